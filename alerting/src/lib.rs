@@ -1,0 +1,1 @@
+//! Decisions: thresholds, suppression, recoveries, and the effects that follow from them.

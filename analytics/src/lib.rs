@@ -1,0 +1,1 @@
+//! Figures: projections of the event log, recovery statistics, SQL.
