@@ -1,1 +1,3 @@
 //! Decisions: thresholds, suppression, recoveries, and the effects that follow from them.
+
+pub mod procedure;
