@@ -2,4 +2,10 @@
 
 pub mod action;
 pub mod channel;
+pub mod notify;
 pub mod procedure;
+pub mod runner;
+pub mod verification;
+
+/// The `source` of everything that the alerting rules decide.
+pub const SOURCE: &str = "rebound/alert";
