@@ -4,6 +4,7 @@ pub mod action;
 pub mod channel;
 pub mod notify;
 pub mod procedure;
+pub mod queue;
 pub mod runner;
 pub mod verification;
 
