@@ -119,7 +119,7 @@ pub async fn run_command(
     };
     let group = Group::of(&child);
     let tail = Arc::new(Mutex::new(Tail::default()));
-    let mut pumps = vec![pump(child.stdout.take(), &tail), pump(child.stderr.take(), &tail)];
+    let mut pumps = [pump(child.stdout.take(), &tail), pump(child.stderr.take(), &tail)];
 
     let ended = tokio::select! {
         status = child.wait() => Ended::ByItself(status),

@@ -250,6 +250,12 @@ impl Queue {
         for (_, entry) in open.iter().filter(|(id, entry)| self.active(id, entry)) {
             load.add(entry, plan);
         }
+        // Services that are being recovered or will be: their dependants wait.
+        let busy: BTreeSet<&ServiceId> = open
+            .iter()
+            .filter(|(id, entry)| self.active(id, entry) || self.called_off(entry, now).is_none())
+            .map(|(_, entry)| &entry.service)
+            .collect();
         let mut commands = Vec::new();
         // Services with an older recovery that waits: a younger one does not overtake it.
         let mut waiting: BTreeSet<&ServiceId> = BTreeSet::new();
@@ -278,7 +284,7 @@ impl Queue {
             if mine
                 && due
                 && first
-                && !self.dependency_open(&entry.service, plan, &open, now)
+                && !needs_any(plan, &entry.service, &busy)
                 && load.has_room(entry, plan, &self.limits)
             {
                 load.add(entry, plan);
@@ -298,32 +304,6 @@ impl Queue {
         }
         let age = now.signed_duration_since(entry.since);
         (age > self.stale_after()).then(|| format!("it had not begun {} h after its trigger", age.num_hours()))
-    }
-
-    /// Whether a recovery of something that the service needs, however indirectly, waits or runs.
-    fn dependency_open<T: Topology + ?Sized>(
-        &self,
-        service: &ServiceId,
-        plan: &T,
-        open: &[(&RecoveryId, &Entry)],
-        now: DateTime<Utc>,
-    ) -> bool {
-        let busy: BTreeSet<&ServiceId> = open
-            .iter()
-            .filter(|(id, entry)| self.active(id, entry) || self.called_off(entry, now).is_none())
-            .map(|(_, entry)| &entry.service)
-            .collect();
-        let mut seen: BTreeSet<&ServiceId> = BTreeSet::new();
-        let mut next: Vec<&ServiceId> = plan.depends_on(service).iter().collect();
-        while let Some(dependency) = next.pop() {
-            if busy.contains(dependency) {
-                return true;
-            }
-            if seen.insert(dependency) {
-                next.extend(plan.depends_on(dependency));
-            }
-        }
-        false
     }
 
     fn finish<T: Topology + ?Sized>(
@@ -351,6 +331,21 @@ impl Queue {
         let event = recovery_event(recovery, &entry.service, plan.version(), "finished", now, data.into());
         Command::Finish { finished: Box::new(event) }
     }
+}
+
+/// Whether a service needs one of these, directly or indirectly.
+fn needs_any<T: Topology + ?Sized>(plan: &T, service: &ServiceId, wanted: &BTreeSet<&ServiceId>) -> bool {
+    let mut seen: BTreeSet<&ServiceId> = BTreeSet::new();
+    let mut next: Vec<&ServiceId> = plan.depends_on(service).iter().collect();
+    while let Some(dependency) = next.pop() {
+        if wanted.contains(dependency) {
+            return true;
+        }
+        if seen.insert(dependency) {
+            next.extend(plan.depends_on(dependency));
+        }
+    }
+    false
 }
 
 /// What runs now.

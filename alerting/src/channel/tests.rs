@@ -54,10 +54,13 @@ fn webhook(url: &str, attempts: u32) -> Channel {
     channel(kind, LONG, attempts).unwrap()
 }
 
+/// Status, body, `Retry-After`.
+type Answer = (u16, &'static str, Option<&'static str>);
+
 /// What a server answers in turn (the last for ever), and what it was sent.
 #[derive(Clone, Default)]
 struct Script {
-    answers: Arc<Mutex<VecDeque<(StatusCode, &'static str, Option<&'static str>)>>>,
+    answers: Arc<Mutex<VecDeque<Answer>>>,
     received: Arc<Mutex<Vec<(HeaderMap, Bytes)>>>,
 }
 
@@ -66,10 +69,10 @@ impl Script {
         script.received.lock().unwrap().push((headers, body));
         let mut answers = script.answers.lock().unwrap();
         let (status, body, after) = if answers.len() > 1 { answers.pop_front().unwrap() } else { answers[0] };
-        let retry: Vec<_> = after.map(|after| ("retry-after", after)).into_iter().collect();
+        let status = StatusCode::from_u16(status).unwrap();
         let mut response = (status, body).into_response();
-        for (name, value) in retry {
-            response.headers_mut().insert(name, value.parse().unwrap());
+        if let Some(after) = after {
+            response.headers_mut().insert("retry-after", after.parse().unwrap());
         }
         if status.is_redirection() {
             response.headers_mut().insert("location", "/elsewhere".parse().unwrap());
@@ -77,10 +80,9 @@ impl Script {
         response
     }
 
-    async fn serve(answers: &[(u16, &'static str, Option<&'static str>)]) -> (String, Self) {
+    async fn serve(answers: &[Answer]) -> (String, Self) {
         let script = Self::default();
-        let status = |(code, body, after): &(u16, _, _)| (StatusCode::from_u16(*code).unwrap(), *body, *after);
-        *script.answers.lock().unwrap() = answers.iter().map(status).collect();
+        script.answers.lock().unwrap().extend(answers);
         let app = Router::new().fallback(post(Self::answer)).with_state(script.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hooks/very-secret-token", listener.local_addr().unwrap());
@@ -128,7 +130,7 @@ async fn slack_gets_its_own_shape_and_no_signature() {
 
 #[tokio::test]
 async fn what_may_pass_is_tried_again_and_what_will_not_is_final() {
-    let cases: &[(&[(u16, &'static str, Option<&'static str>)], Result<u32, u32>)] = &[
+    let cases: &[(&[Answer], Result<u32, u32>)] = &[
         (&[(500, "", None), (503, "", None), (200, "", None)], Ok(3)),
         (&[(429, "", None), (200, "", None)], Ok(2)),
         (&[(408, "", None), (200, "", None)], Ok(2)),
