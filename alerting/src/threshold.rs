@@ -16,8 +16,6 @@ use crate::flapping::Flapping;
 
 /// Failed observations that a decision names as its evidence, at most.
 pub const MAX_EVIDENCE: usize = 20;
-/// Largest `of` of an M-of-N threshold: a larger one is taken for this.
-pub const MAX_WINDOW: u32 = 64;
 
 /// The part of a policy that says when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +36,7 @@ impl From<&Policy> for Rule {
     fn from(policy: &Policy) -> Self {
         Self {
             failures: policy.failures.max(1),
-            of: policy.of.map(|of| of.clamp(policy.failures.max(1), MAX_WINDOW)),
+            of: policy.of.map(|of| of.max(policy.failures)),
             recoveries: policy.recoveries.max(1),
             sites: policy.sites.max(1),
             silent_after: TimeDelta::from_std(policy.silent_after).unwrap_or(TimeDelta::MAX),
@@ -95,7 +93,18 @@ pub struct Streak {
     pub reason: Box<str>,
     /// Counted failures, oldest first; the first is t0. In M-of-N mode all within the window until it is HARD, else
     /// the first 20.
-    pub evidence: VecDeque<(DateTime<Utc>, EventRef)>,
+    pub evidence: VecDeque<Failure>,
+}
+
+/// A failure that counts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// The observation.
+    pub event: EventRef,
+    /// Its place among the probe's failures and successes, for the M-of-N window.
+    place: u32,
 }
 
 /// One probe.
@@ -117,8 +126,8 @@ pub struct ProbeState {
     successes: u32,
     success_since: Option<DateTime<Utc>>,
     recovered_since: Option<DateTime<Utc>>,
-    /// M-of-N: what the last `of` were, newest in bit 0; and how many there are.
-    window: u64,
+    /// Failures and successes so far.
+    place: u32,
     site: Option<SiteId>,
     hard: bool,
     degraded: bool,
@@ -162,6 +171,7 @@ impl ProbeState {
 
     fn succeed(&mut self, rule: &Rule, at: DateTime<Utc>) {
         self.flapping.push(false);
+        self.place = self.place.wrapping_add(1);
         self.last_success_at = Some(at);
         self.successes = self.successes.saturating_add(1);
         let since = *self.success_since.get_or_insert(at);
@@ -171,23 +181,23 @@ impl ProbeState {
         if !self.hard {
             match rule.of {
                 None => self.streak = None,
-                Some(of) => self.slide(of, false),
+                Some(of) => self.slide(of),
             }
         } else if self.successes >= rule.recoveries {
             self.hard = false;
             self.recovered_since = Some(since);
             self.streak = None;
-            self.window = 0;
         }
     }
 
     fn fail(&mut self, rule: &Rule, event: &Event, data: &ProbeCompleted) {
         let at = event.occurred_at;
         self.flapping.push(true);
+        self.place = self.place.wrapping_add(1);
         self.successes = 0;
         self.success_since = None;
         if let Some(of) = rule.of.filter(|_| !self.hard) {
-            self.slide(of, true);
+            self.slide(of);
         }
         let streak = self.streak.get_or_insert_with(|| {
             Box::new(Streak {
@@ -208,25 +218,23 @@ impl ProbeState {
         streak.last_at = at;
         streak.error_class = data.error_class.unwrap_or(ErrorClass::Unknown);
         streak.reason = data.reason.as_deref().unwrap_or("the probe failed").into();
-        let room = if rule.of.is_some() && !self.hard { MAX_WINDOW as usize } else { MAX_EVIDENCE };
-        if streak.evidence.len() < room {
-            streak.evidence.push_back((at, EventRef::from(event)));
+        if streak.evidence.len() < MAX_EVIDENCE || (rule.of.is_some() && !self.hard) {
+            streak.evidence.push_back(Failure { at, event: EventRef::from(event), place: self.place });
         }
         if streak.failures >= rule.failures {
             self.hard = true;
         }
     }
 
-    /// Moves the M-of-N window on by one, and lets go of the failure that leaves it.
-    fn slide(&mut self, of: u32, failed: bool) {
-        let leaving = self.window >> (of - 1) & 1 == 1;
-        self.window = self.window << 1 | u64::from(failed);
-        if leaving && let Some(streak) = &mut self.streak {
+    /// Lets go of failures that are no longer among the last `of`.
+    fn slide(&mut self, of: u32) {
+        let Some(streak) = &mut self.streak else { return };
+        while streak.evidence.front().is_some_and(|first| self.place.wrapping_sub(first.place) >= of) {
             streak.evidence.pop_front();
-            streak.failures = streak.failures.saturating_sub(1);
-            if streak.failures == 0 && !failed {
-                self.streak = None;
-            }
+            streak.failures -= 1;
+        }
+        if streak.evidence.is_empty() {
+            self.streak = None;
         }
     }
 

@@ -10,7 +10,7 @@ use rebound_schemas::{Event, EventData, EventId, IncidentId, RecoveryId};
 use super::service::{Outage, ServiceState, cause_bit};
 use super::{Engine, Rules, Watched};
 use crate::suppress::{Facts, Suppression, suppression};
-use crate::threshold::{MAX_EVIDENCE, Verdict};
+use crate::threshold::{Failure, MAX_EVIDENCE, Verdict};
 
 /// What is to be done about recovering a service.
 #[derive(Debug, PartialEq, Eq)]
@@ -120,7 +120,7 @@ impl Engine {
             return;
         }
         let Some(streak) = state.lead().and_then(|probe| probe.streak()) else { return };
-        let Some((first_failure_at, first)) = streak.evidence.front() else { return };
+        let Some(Failure { at: first_failure_at, event: first, .. }) = streak.evidence.front() else { return };
         let incident = IncidentId::derive(&self.watched(at).id, &first.source, &first.id);
         if state.closed.as_ref().is_some_and(|closed| closed.incident == incident) {
             return; // Somebody closed it by hand; a new one begins with a new streak.
@@ -154,7 +154,7 @@ impl Engine {
             first_failure_at: outage.first_failure_at,
             reason: streak.map_or(&outage.reason, |streak| &streak.reason).to_string(),
             evidence: streak.map_or_else(Vec::new, |streak| {
-                streak.evidence.iter().take(MAX_EVIDENCE).map(|(_, event)| event.clone()).collect()
+                streak.evidence.iter().take(MAX_EVIDENCE).map(|failure| failure.event.clone()).collect()
             }),
         };
         self.append(at, EventId::derive(outage.alert.as_str(), "raised"), now, data.into(), decided);

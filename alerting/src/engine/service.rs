@@ -300,7 +300,7 @@ impl ServiceState {
     pub(super) fn lead(&self) -> Option<&ProbeState> {
         let first = |probe: &&ProbeState| {
             let front = probe.streak().and_then(|streak| streak.evidence.front());
-            front.map(|(at, event)| (*at, event.source.clone(), event.id.clone()))
+            front.map(|first| (first.at, first.event.source.clone(), first.event.id.clone()))
         };
         let hard = self.probes.iter().map(|(_, probe)| probe).filter(|probe| probe.is_hard());
         hard.filter(|probe| first(probe).is_some()).min_by_key(first)

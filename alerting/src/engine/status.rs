@@ -94,7 +94,7 @@ impl Engine {
         let streak = state.lead().and_then(|probe| probe.streak());
         let streak =
             streak.or_else(|| probes().filter_map(|probe| probe.streak()).max_by_key(|streak| streak.failures));
-        let first = streak.and_then(|streak| streak.evidence.front()).map(|(at, _)| *at);
+        let first = streak.and_then(|streak| streak.evidence.front()).map(|first| first.at);
         let recovery = state.recovery.as_ref().filter(|r| outage.is_some_and(|outage| outage.incident == r.incident));
         ServiceStatus {
             service: self.watched(at).id.clone(),
