@@ -1,5 +1,5 @@
 //! The validated plan's types. Durations are `std::time::Duration`; the TOML writes them as `"10s"`, `"2h"`.
-//! How they are written, their defaults and their checks are in `raw` and `validate`.
+//! How they are written and their defaults are in `read`, what must hold between them in `relations`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -123,6 +123,10 @@ pub struct Site {
     pub recovery_time: Duration,
     /// Share of the normal load that it can carry: 1.0 is all of it.
     pub capacity: f64,
+    /// What moves the load here.
+    pub failover: Option<ProcedureId>,
+    /// What moves it back.
+    pub failback: Option<ProcedureId>,
 }
 
 /// A tier of recovery priority.
@@ -508,6 +512,8 @@ pub struct Backup {
     pub retention: Duration,
     /// From one verification to the next.
     pub verify_every: Duration,
+    /// What restores from it.
+    pub restore: Option<ProcedureId>,
 }
 
 /// Service-level thresholds.
