@@ -9,6 +9,7 @@ pub mod event;
 pub mod ids;
 pub mod json_schema;
 pub mod plan;
+pub mod table;
 
 pub use codec::{DecodeError, decode, encode};
 pub use event::{Event, EventData, Kind, Topic};
