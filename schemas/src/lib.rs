@@ -10,6 +10,7 @@ pub mod ids;
 pub mod incident;
 pub mod json_schema;
 pub mod plan;
+pub mod table;
 
 pub use codec::{DecodeError, decode, encode};
 pub use event::{Event, EventData, Kind, Topic};
