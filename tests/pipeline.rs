@@ -88,8 +88,8 @@ rpo = "1h"
 procedure = "restore"
 [[service.probe]]
 id = "api-check"
-kind = "command"
 command = ["{root}/check.sh"]
+exit_codes = {{ 0 = "healthy", 1 = "failed" }}
 every = "500ms"
 timeout = "400ms"
 "#

@@ -285,11 +285,11 @@ timeout = "800ms"
             ));
             if member.tcp {
                 plan.push_str(&format!(
-                    "kind = \"tcp\"\naddress = \"127.0.0.1:{}\"\ndialogue = [{{ send = \"PING\\n\", expect = \"^PONG\" }}]\n",
+                    "tcp = \"127.0.0.1:{}\"\ndialogue = [{{ send = \"PING\\n\", expect = \"^PONG\" }}]\n",
                     member.port
                 ));
             } else {
-                plan.push_str(&format!("kind = \"http\"\nurl = \"http://127.0.0.1:{}/health\"\n", member.port));
+                plan.push_str(&format!("http = \"http://127.0.0.1:{}/health\"\n", member.port));
             }
         }
         Ok(plan)
