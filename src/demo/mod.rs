@@ -16,8 +16,9 @@ use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rebound_analytics::session::Session;
+use rebound_analytics::mttr::Mttr;
 use rebound_schemas::event::FaultInjected;
+use rebound_schemas::incident::Incident;
 use rebound_schemas::{Event, EventId, ServiceId, Source, Topic};
 
 use crate::cli::{Done, Output};
@@ -173,14 +174,18 @@ async fn break_things(
     let mut next = Instant::now() + Duration::from_secs(4);
     let mut waiting: Option<Injected> = None;
     loop {
-        screen.draw(process, &injected_so_far(&injected, waiting.as_ref()));
+        screen.draw(process, injected.len() + usize::from(waiting.is_some()));
         tokio::select! {
             () = &mut interrupt => break,
             () = tokio::time::sleep(Duration::from_millis(200)) => {}
         }
         let settled = process.view().all_healthy();
         if let Some(fault) = &waiting {
-            let over = process.view().recovered_since(&fault.service, fault.at) && settled;
+            let incident = |record: &rebound_schemas::incident::Record| {
+                let seen = |i: &Incident| i.service == fault.service && i.first_failure_at >= fault.at && !i.is_open();
+                record.incidents().any(|i| seen(&i))
+            };
+            let over = settled && process.view().with_record(incident);
             let lost = Utc::now() - fault.at > chrono::TimeDelta::from_std(PATIENCE)?;
             if over || lost {
                 injected.extend(waiting.take());
@@ -200,10 +205,6 @@ async fn break_things(
     }
     injected.extend(waiting);
     Ok(injected)
-}
-
-fn injected_so_far(done: &[Injected], waiting: Option<&Injected>) -> usize {
-    done.len() + usize::from(waiting.is_some())
 }
 
 async fn inject(
@@ -232,35 +233,35 @@ async fn inject(
 
 /// What the demo says at its end: read from the log, nothing kept beside it.
 async fn summarize(demo: &Demo, config: &Config, began: DateTime<Utc>, injected: &[Injected]) -> Result<Done> {
-    let session = Session::open(&config.log_location(), None, crate::commands::sql::limits(config)).await?;
-    let record = session.record(Utc::now()).await?;
-    let of_run = |from: DateTime<Utc>| from >= began;
-    let mttr: Vec<f64> = record
-        .incidents()
-        .filter(|incident| of_run(incident.first_failure_at()))
-        .filter_map(|incident| incident.mttr_seconds())
-        .collect();
-    let incident_of = |fault: &Injected| {
-        record.incidents().find(|incident| {
-            *incident.service() == fault.service
-                && incident.first_failure_at() >= fault.at
-                && incident.first_failure_at() - fault.at < chrono::TimeDelta::seconds(PATIENCE.as_secs().cast_signed())
-        })
-    };
-    let found: Vec<_> = injected.iter().filter_map(incident_of).collect();
-    let recovered = found.iter().filter(|incident| incident.recovered_at().is_some()).count();
-    let verified = found
+    let session = crate::commands::sql::open(config, None).await?;
+    let record = session.record().await?;
+    let incidents: Vec<_> = record.incidents().filter(|incident| incident.first_failure_at >= began).collect();
+    let figures = Mttr::of(&incidents, |_| None, Utc::now());
+    let patience = chrono::TimeDelta::from_std(PATIENCE)?;
+    let found: Vec<_> = injected
         .iter()
-        .filter(|incident| record.recoveries_of(incident.id()).any(|recovery| recovery.verified() == Some(true)))
-        .count();
-    let quantile = |q: f64| rebound_analytics::stats::quantile(&mttr, q);
+        .filter_map(|fault| {
+            let caused = |incident: &&Incident| {
+                let after = incident.first_failure_at - fault.at;
+                incident.service == fault.service && after >= chrono::TimeDelta::zero() && after < patience
+            };
+            incidents.iter().find(caused)
+        })
+        .collect();
+    let verified = |incident: &Incident| {
+        record.recoveries().any(|recovery| recovery.incident == incident.id && recovery.verified == Some(true))
+    };
     let summary = Summary {
         seed: demo.seed,
         injected: injected.len(),
         detected: found.len(),
-        recovered,
-        verified,
-        mttr_s: MttrSummary { n: mttr.len(), median: quantile(0.5), p90: quantile(0.9) },
+        recovered: found.iter().filter(|incident| incident.recovered_at.is_some()).count(),
+        verified: found.iter().filter(|incident| verified(incident)).count(),
+        mttr_s: MttrSummary {
+            n: figures.recover.map_or(0, |summary| summary.n),
+            median: figures.recover.map(|summary| summary.median),
+            p90: figures.recover.map(|summary| summary.p90),
+        },
     };
     live::print(&summary, demo.output, config, demo.history.map(|_| began))?;
     Ok(if summary.verified == summary.injected { Done::Good } else { Done::Faults })

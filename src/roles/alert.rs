@@ -78,9 +78,7 @@ pub(crate) async fn decide(
 ) -> Result<(), BusError> {
     let bus = held.bus().clone();
     let mut engine = Engine::new(plan.clone());
-    for service in plan.services().keys() {
-        engine.own(service, held.owns(service));
-    }
+    engine.own_where(|service| held.owns(service));
     let mut notifier = Notifier::new(plan.clone());
     notifier.retain(|service| held.owns(service));
 
@@ -113,6 +111,7 @@ pub(crate) async fn decide(
         let pause = next.map_or(Duration::from_secs(60), |at| (at - now).to_std().unwrap_or(Duration::ZERO));
         let pause = pause.clamp(Duration::from_millis(5), Duration::from_secs(60));
         let decided = tokio::select! {
+            () = held.shutdown().cancelled() => return Ok(()),
             input = feed.next() => {
                 let input = input?;
                 let mut decided = Vec::new();

@@ -218,7 +218,7 @@ impl Process {
             });
         }
         if let Some(plan) = self.plan.clone() {
-            self.start_deciders(&plan, &deciders, &mut registry)?;
+            self.start_deciders(&plan, &deciders)?;
             if self.has(Role::Probe) {
                 let site = self.config.probe.site.as_deref().map(SiteId::new).transpose();
                 let settings = ProbeSettings {
@@ -248,7 +248,7 @@ impl Process {
         Ok(())
     }
 
-    fn start_deciders(&mut self, plan: &Arc<Plan>, stop: &CancellationToken, registry: &mut Registry) -> Result<()> {
+    fn start_deciders(&mut self, plan: &Arc<Plan>, stop: &CancellationToken) -> Result<()> {
         if self.has(Role::Alert) {
             let channels = Arc::new(Channels::new(plan).context("the plan's channels")?);
             let (plan, bus, stop) = (plan.clone(), self.bus.clone(), stop.clone());
@@ -259,7 +259,7 @@ impl Process {
             });
         }
         if self.has(Role::Recover) {
-            let role = recover::Role::new(plan.clone(), &self.config, registry);
+            let role = recover::Role::new(plan.clone(), &self.config);
             let (bus, stop) = (self.bus.clone(), stop.clone());
             let ready = self.readiness.role("recover");
             self.spawn(Stage::Deciders, "recover", async move {
@@ -335,13 +335,10 @@ async fn drained(bus: &Arc<dyn EventBus>) {
 async fn open_bus(config: &Config) -> Result<Arc<dyn EventBus>> {
     Ok(match config.bus.kind {
         BusKind::Embedded => {
-            let folder = config.data.join("bus");
-            let settings = EmbeddedSettings {
-                partitions: config.bus.partitions,
-                retention: config.bus.retention,
-                ..EmbeddedSettings::default()
-            };
-            Arc::new(EmbeddedBus::open(&folder, settings).await?)
+            let mut settings = EmbeddedSettings::new(config.data.join("bus"));
+            settings.partitions = config.bus.partitions;
+            settings.retention.max_age = config.bus.retention;
+            Arc::new(EmbeddedBus::open(settings).await?)
         }
         BusKind::Kafka => {
             let settings = KafkaSettings {

@@ -38,18 +38,17 @@ pub(crate) struct Role {
     plan: Arc<Plan>,
     runner: String,
     limits: QueueLimits,
-    shutdown: CancellationToken,
 }
 
 impl Role {
-    pub(crate) fn new(plan: Arc<Plan>, config: &Config, shutdown: CancellationToken) -> Self {
+    pub(crate) fn new(plan: Arc<Plan>, config: &Config) -> Self {
         let limits = QueueLimits {
             total: config.recover.concurrency,
             per_site: config.recover.site_concurrency,
             ..QueueLimits::default()
         };
         let runner = format!("{}/{}", config.instance, std::process::id());
-        Self { plan, runner, limits, shutdown }
+        Self { plan, runner, limits }
     }
 
     /// Runs recoveries of the owned partitions until the tenure ends.
@@ -69,12 +68,12 @@ impl Role {
         // Cancelled when this future is dropped: a run that is between two awaits still sees it.
         let fenced = CancellationToken::new();
         let _lost: DropGuard = fenced.clone().drop_guard();
-        let stop = Stop { shutdown: self.shutdown.clone(), fenced };
+        let stop = Stop { shutdown: held.shutdown().clone(), fenced };
         let mut ask = tokio::time::interval(ASK_EVERY);
         ask.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         ready.store(true, Ordering::Release);
         loop {
-            if !self.shutdown.is_cancelled() {
+            if !held.shutdown().is_cancelled() {
                 for command in queue.decide(self.plan.as_ref(), Utc::now(), |service| held.owns(service)) {
                     match command {
                         Command::Finish { finished } => {

@@ -22,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Records a read takes at most: small enough that one slow fold does not hold up the timers.
 const READ: ReadLimit = ReadLimit { records: 2_000, bytes: 4 << 20, wait: Duration::from_millis(500) };
+/// How long a tenure may take to end by itself when the process stops.
+const DRAIN: Duration = Duration::from_secs(15);
 /// Fetches waiting for a role at most; readers wait when it is full.
 const FEED_DEPTH: usize = 16;
 
@@ -99,13 +101,16 @@ where
     F: Future<Output = Result<(), BusError>>,
 {
     let held = async {
-        let held = Arc::new(Tenure::begin(bus.clone(), group, topic, owned).await?);
+        let held = Arc::new(Tenure::begin(bus.clone(), group, topic, owned, shutdown.clone()).await?);
         tenure(held).await
+    };
+    let overdue = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
     };
     tokio::select! {
         // Ownership first: a change must not wait behind a flood of inputs.
         biased;
-        () = shutdown.cancelled() => Ok(Ended::Shutdown),
         change = membership.changed() => Ok(Ended::Reassigned(change?)),
         result = held => match result {
             Ok(()) => Ok(Ended::Shutdown),
@@ -115,6 +120,7 @@ where
             }
             Err(error) => Err(error),
         },
+        () = overdue => Ok(Ended::Shutdown),
     }
 }
 
@@ -123,6 +129,7 @@ pub(crate) struct Tenure {
     bus: Arc<dyn EventBus>,
     group: &'static str,
     transactors: BTreeMap<i32, Mutex<Box<dyn Transactor>>>,
+    shutdown: CancellationToken,
 }
 
 impl Tenure {
@@ -131,17 +138,23 @@ impl Tenure {
         group: &'static str,
         topic: Topic,
         owned: &BTreeSet<i32>,
+        shutdown: CancellationToken,
     ) -> Result<Self, BusError> {
         let mut transactors = BTreeMap::new();
         for number in owned {
             let transactor = retried(|| bus.transactor(group, Partition::of(topic, *number))).await?;
             transactors.insert(*number, Mutex::new(transactor));
         }
-        Ok(Self { bus, group, transactors })
+        Ok(Self { bus, group, transactors, shutdown })
     }
 
     pub(crate) fn bus(&self) -> &Arc<dyn EventBus> {
         &self.bus
+    }
+
+    /// Cancelled when the process stops: the tenure then ends by itself, soon.
+    pub(crate) fn shutdown(&self) -> &CancellationToken {
+        &self.shutdown
     }
 
     /// The owned partition numbers.

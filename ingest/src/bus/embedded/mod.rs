@@ -46,7 +46,7 @@ pub struct EmbeddedSettings {
     pub retention: Retention,
 }
 
-/// How much of a partition is kept. A record goes when it is too old *or* there are too many bytes, but only once
+/// How much of a partition of observations is kept; decisions (alerts, recoveries) are kept for ever. A record goes when it is too old *or* there are too many bytes, but only once
 /// all groups have committed past it. Events that no group has ever read stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {

@@ -241,6 +241,8 @@ impl Writer {
         let least = self.store.least_position(log.partition)?;
         let Retention { max_age, max_bytes, dead_letters_max_age, .. } = self.settings.retention;
         let (allowed, age) = match (log.partition.stream, least) {
+            // Decisions are few, and every deciding role folds all of them when it starts: they are never dropped.
+            (Stream::Events(Topic::Alerts | Topic::Recoveries), _) => return Ok(None),
             // Nobody has read it yet, but somebody will.
             (Stream::Events(_), None) => return Ok(None),
             (Stream::Events(_), Some(least)) => (least, max_age),
