@@ -297,7 +297,9 @@ impl Run<'_> {
                     state.evolve(&verified.data);
                     self.record(vec![verified]).await?;
                 }
-                Next::Finish { outcome, error_class, reason } => return self.finish(outcome, error_class, reason).await,
+                Next::Finish { outcome, error_class, reason } => {
+                    return self.finish(outcome, error_class, reason).await;
+                }
                 Next::Done => unreachable!("the end is not given to the state"),
             }
         }

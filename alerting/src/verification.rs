@@ -101,7 +101,8 @@ impl Verification {
     pub fn evidence(&self) -> Vec<EventRef> {
         let rows: Vec<_> = self.probes.values().map(|row| row.evidence.as_slice()).collect();
         let longest = rows.iter().map(|row| row.len()).max().unwrap_or_default();
-        let by_age = (1..=longest).flat_map(|age| rows.iter().filter_map(move |row| row.get(row.len().checked_sub(age)?)));
+        let by_age =
+            (1..=longest).flat_map(|age| rows.iter().filter_map(move |row| row.get(row.len().checked_sub(age)?)));
         by_age.take(EVIDENCE).cloned().collect()
     }
 }

@@ -180,8 +180,7 @@ async fn a_recovery_that_works_is_journalled_step_by_step_and_verified() {
     let alive = scene.path("alive");
     let mut first = shell_step("stop", "echo stopped {service}");
     first.name = "Stop it".into();
-    let second =
-        Step { needs: vec![first.id.clone()], ..shell_step("start", &format!("echo > {}", alive.display())) };
+    let second = Step { needs: vec![first.id.clone()], ..shell_step("start", &format!("echo > {}", alive.display())) };
     let task = task(vec![second, first]);
     assert_eq!(scene.run(&task).await, Ok(RecoveryOutcome::Succeeded));
     let want = [
@@ -259,11 +258,7 @@ async fn a_manual_step_asks_for_people() {
 #[tokio::test]
 async fn waiting_for_a_probe_takes_what_comes_or_times_out() {
     let mut scene = Scene::new();
-    let wait = |timeout| Step {
-        action: Action::WaitForProbe { probe: None },
-        timeout,
-        ..shell_step("wait", "")
-    };
+    let wait = |timeout| Step { action: Action::WaitForProbe { probe: None }, timeout, ..shell_step("wait", "") };
     assert_eq!(scene.run(&task(vec![wait(Duration::from_millis(200))])).await, Ok(RecoveryOutcome::Failed));
     assert_eq!(scene.journal.story()[2], "wait 1 timed_out");
     assert_eq!(scene.journal.finished().error_class, Some(ErrorClass::Timeout));
