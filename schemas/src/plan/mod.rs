@@ -5,6 +5,9 @@
 //! lead somewhere, dependencies have no cycle. [`Plan::version`] is the content hash that decisions carry.
 
 mod error;
+mod explain;
+#[cfg(test)]
+mod folder;
 mod model;
 mod order;
 mod read;
