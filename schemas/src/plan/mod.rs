@@ -16,6 +16,8 @@ mod read_probe;
 mod read_procedure;
 mod reader;
 mod relations;
+#[cfg(all(test, unix))]
+mod stand_ins;
 #[cfg(test)]
 mod tests;
 
