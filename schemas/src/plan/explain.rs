@@ -30,7 +30,8 @@ impl Policy {
             channels => {
                 let names: Vec<&str> = channels.iter().map(|channel| channel.as_str()).collect();
                 let again = self.repeat.map_or("once".to_owned(), |every| format!("then every {}", words(every)));
-                format!("{} is told {severity}, {again}", names.join(" and "))
+                let are = if names.len() == 1 { "is" } else { "are" };
+                format!("{} {are} told {severity}, {again}", names.join(" and "))
             }
         };
         let trigger = match self.trigger {
@@ -136,6 +137,10 @@ impl Plan {
                 for name in http.headers.keys().filter(|name| is_secret_header(name)) {
                     let key = format!("service.{}.probe.{}.headers.{name}", probe.service, probe.id);
                     found.push(format!("{key}: a credential in the plan is readable by whoever reads the plan"));
+                }
+                if http.url.password().is_some() {
+                    let key = format!("service.{}.probe.{}.http", probe.service, probe.id);
+                    found.push(format!("{key}: a password in the plan is readable by whoever reads the plan"));
                 }
                 if http.insecure {
                     let key = format!("service.{}.probe.{}.insecure", probe.service, probe.id);

@@ -344,8 +344,12 @@ impl<'a> Reading<'a> {
 
     /// A program and its arguments: the program absolute and on the `allow` list.
     pub(super) fn argv(&self, section: &Section<'a>, key: &str) -> Option<Vec<String>> {
-        let mut argv = section.texts(key)?.into_iter();
+        let argv = section.texts(key)?;
         let path = section.key(key);
+        for (at, _) in argv.iter().filter(|(_, argument)| argument.contains('\0')) {
+            self.reader.fault_at(*at, &path, "an argument can't hold the character NUL", "write it without \\u0000");
+        }
+        let mut argv = argv.into_iter();
         let Some((at, program)) = argv.next() else {
             section.fault(key, "is empty", "write the program and its arguments, as in [\"/usr/bin/true\"]");
             return None;

@@ -171,9 +171,18 @@ pub(super) fn suggest<'n>(word: &str, candidates: impl IntoIterator<Item = &'n s
     }
 }
 
-/// A duration as the plan writes it.
+/// A duration as the plan writes it: `1h 30m`. Never in months, which the plan's author doesn't count in.
 pub(super) fn words(duration: Duration) -> String {
-    humantime::format_duration(duration).to_string().replace("days", "d").replace("day", "d")
+    const UNITS: [(&str, u128); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+    let mut left = duration.as_millis();
+    let mut parts = Vec::new();
+    for (unit, length) in UNITS {
+        if left >= length {
+            parts.push(format!("{}{unit}", left / length));
+            left %= length;
+        }
+    }
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
 }
 
 /// A table of the document.
@@ -294,7 +303,7 @@ impl<'a> Section<'a> {
 
     /// References to things that must be in the plan, each at most once.
     pub(super) fn references<T: FromStr<Err = IdError>>(&self, key: &str, names: &Names) -> Option<Vec<T>> {
-        let mut seen: Vec<String> = Vec::new();
+        let mut seen: BTreeSet<String> = BTreeSet::new();
         let mut ids = Vec::new();
         for (at, text) in self.texts(key)? {
             if seen.contains(&text) {
@@ -304,7 +313,7 @@ impl<'a> Section<'a> {
             } else {
                 self.dangling(key, at, &text, names);
             }
-            seen.push(text);
+            seen.insert(text);
         }
         Some(ids)
     }

@@ -131,7 +131,7 @@ fn a_plan_says_what_it_protects() {
 fn what_was_probably_not_meant_is_a_warning() {
     let text = "[[service]]\nid = \"blind\"\nprocedure = \"p\"\nrto = \"30m\"\ndepends_on = [\"slow\"]\n\
         [[service]]\nid = \"slow\"\n\
-        [[service.probe]]\nhttp = \"https://h/\"\ninsecure = true\nheaders = { Authorization = \"x\" }\n\
+        [[service.probe]]\nhttp = \"https://u:p@h/\"\ninsecure = true\nheaders = { Authorization = \"x\" }\n\
         [[policy]]\nid = \"idle\"\n[[channel]]\nid = \"quiet\"\nkind = \"log\"\n\
         [[policy]]\nid = \"default\"\nnotify = []\n\
         [[procedure]]\nid = \"p\"\n[[procedure.step]]\nid = \"s\"\nmanual = \"x\"\n";
@@ -141,6 +141,7 @@ fn what_was_probably_not_meant_is_a_warning() {
         "service.blind.rto: 30m can't be promised: it depends on slow, whose rto is 1h",
         "service.slow: has no procedure: its failures are told, and people bring it back",
         "service.slow.probe.slow/http.headers.Authorization: a credential in the plan is readable by whoever reads the plan",
+        "service.slow.probe.slow/http.http: a password in the plan is readable by whoever reads the plan",
         "service.slow.probe.slow/http.insecure: anybody's certificate is accepted",
         "policy.default.notify: nobody is told of its alerts",
         "policy.idle: no service follows it",
@@ -207,7 +208,7 @@ proptest::proptest! {
             Ok(plan) => {
                 proptest::prop_assert_eq!(plan.explain(), again.unwrap().explain());
                 proptest::prop_assert_eq!(plan.start_order().len(), plan.services().len());
-                plan.warnings();
+                proptest::prop_assert_eq!(plan.warnings(), plan.clone().warnings());
             }
             Err(errors) => {
                 proptest::prop_assert!(!errors.0.is_empty());
@@ -230,5 +231,34 @@ proptest::proptest! {
             Plan::parse(&format!("# {comment}\n{SMALL}"), "p").map(|plan| plan.version().clone())
         };
         proptest::prop_assert_eq!(version(&comment) == version(&other), comment == other);
+    }
+}
+
+#[test]
+fn empty_lists_are_as_good_as_none() {
+    let plan = Plan::parse(&format!("site = []\ntier = []\nchannel = []\n{SMALL}"), "p").unwrap();
+    assert!(plan.sites().contains_key("primary") && plan.tiers().contains_key("tier-1"));
+    assert!(plan.channels().contains_key("log"));
+    assert!(Plan::parse("service = []\n", "p").unwrap_err().to_string().contains("protects nothing"));
+}
+
+#[test]
+fn probes_and_dependants_are_found_by_service() {
+    let text = format!(
+        "{SMALL}[[service]]\nid = \"b\"\ndepends_on = [\"web\"]\n[[service]]\nid = \"a\"\ndepends_on = [\"web\"]\n"
+    );
+    let plan = Plan::parse(&text, "p").unwrap();
+    let (web, a) = (ServiceId::new("web").unwrap(), ServiceId::new("a").unwrap());
+    assert_eq!(plan.dependants_of(&web).map(|service| service.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(plan.probes_of(&web).map(|probe| probe.id.as_str()).collect::<Vec<_>>(), ["web/http"]);
+    assert_eq!((plan.probes_of(&a).count(), plan.dependants_of(&a).count()), (0, 0));
+}
+
+#[test]
+fn durations_are_told_as_they_are_written() {
+    let cases = [("0s", 0), ("250ms", 250), ("1m 30s", 90_000), ("90d", 90 * 86_400_000), ("1d 1h", 90_000_000)];
+    for (text, millis) in cases {
+        assert_eq!(reader::words(Duration::from_millis(millis)), text);
+        assert_eq!(humantime::parse_duration(text).unwrap(), Duration::from_millis(millis));
     }
 }
