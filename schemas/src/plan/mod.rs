@@ -5,6 +5,9 @@
 //! lead somewhere, dependencies have no cycle. [`Plan::version`] is the content hash that decisions carry.
 
 mod error;
+mod explain;
+#[cfg(test)]
+mod folder;
 mod model;
 mod order;
 mod read;
@@ -13,6 +16,8 @@ mod read_probe;
 mod read_procedure;
 mod reader;
 mod relations;
+#[cfg(all(test, unix))]
+mod stand_ins;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +30,7 @@ pub use error::{PlanError, PlanErrors};
 pub use model::*;
 
 use crate::event::Severity;
-use crate::ids::{PlanVersion, ServiceId};
+use crate::ids::{PlanVersion, ProbeId, ServiceId};
 use read::{DEFAULT_CHANNEL, DEFAULT_POLICY, DEFAULT_SITE, DEFAULT_TIER, Reading, by_id, literal, probe_names};
 use reader::{Names, Reader, Section};
 
@@ -54,16 +59,12 @@ impl Plan {
             return Err(reader.into_errors());
         }
         let plan = read_plan(&Section::new(&reader, String::new(), 0, document.get_ref()), text, base);
-        match (reader.finish(), plan) {
-            (Err(errors), _) => Err(errors),
-            (Ok(()), Some(plan)) => Ok(plan),
-            // Invariant: what could not be read has left a fault.
-            (Ok(()), None) => unreachable!("a plan without faults was not read"),
-        }
+        // What could not be read is missing from the plan, and has left a fault.
+        reader.finish().map(|()| plan)
     }
 }
 
-fn read_plan(root: &Section<'_>, text: &str, base: &str) -> Option<Plan> {
+fn read_plan(root: &Section<'_>, text: &str, base: &str) -> Plan {
     let reader = root.reader;
     let or_default = |mut names: Names, default: &str| {
         if names.is_empty() {
@@ -93,7 +94,7 @@ fn read_plan(root: &Section<'_>, text: &str, base: &str) -> Option<Plan> {
     let name = root.words("name").unwrap_or_else(|| "plan".to_owned());
     let listed: Vec<ServiceId> = root.references("start_order", &reading.services).unwrap_or_default();
     let mut sites: Vec<Site> = root.sections("site").iter().filter_map(|section| reading.site(section)).collect();
-    if !root.has("site") {
+    if sites.is_empty() {
         sites.push(Site {
             id: literal(DEFAULT_SITE),
             purpose: "where everything runs".to_owned(),
@@ -104,10 +105,10 @@ fn read_plan(root: &Section<'_>, text: &str, base: &str) -> Option<Plan> {
         });
     }
     let mut tiers: Vec<Tier> = root.sections("tier").iter().filter_map(|section| reading.tier(section)).collect();
-    if !root.has("tier") {
+    if tiers.is_empty() {
         tiers.push(Tier { id: literal(DEFAULT_TIER), name: "tier 1".to_owned(), severity: Severity::Critical });
     }
-    if !root.has("service") {
+    if root.sections("service").is_empty() && reader.sound(&["service"]) {
         let remedy = "write [[service]] with an id and, under it, [[service.probe]] with http = \"https://…\"";
         reader.fault_at(0, "service", "the plan protects nothing", remedy);
     }
@@ -129,7 +130,7 @@ fn read_plan(root: &Section<'_>, text: &str, base: &str) -> Option<Plan> {
     }
     let mut channels: Vec<Channel> =
         root.sections("channel").iter().filter_map(|section| reading.channel(section)).collect();
-    if !root.has("channel") {
+    if channels.is_empty() {
         channels.push(read_channel::default_channel());
     }
     let procedures = root.sections("procedure");
@@ -146,13 +147,24 @@ fn read_plan(root: &Section<'_>, text: &str, base: &str) -> Option<Plan> {
     let written: Vec<ServiceId> = services.iter().map(|service| service.id.clone()).collect();
     let services: BTreeMap<ServiceId, Service> = by_id(services, |service| service.id.clone());
     let start_order = relations::start_order(root, &written, &services, &listed);
+    let probes = by_id(probes.into_iter().flatten(), |probe| probe.id.clone());
+    let mut probes_of: BTreeMap<ServiceId, Vec<ProbeId>> = BTreeMap::new();
+    for probe in probes.values() {
+        probes_of.entry(probe.service.clone()).or_default().push(probe.id.clone());
+    }
+    let mut dependants_of: BTreeMap<ServiceId, Vec<ServiceId>> = BTreeMap::new();
+    for service in services.values() {
+        for need in &service.depends_on {
+            dependants_of.entry(need.clone()).or_default().push(service.id.clone());
+        }
+    }
     let plan = Plan {
         version: PlanVersion::of_text(text),
         name,
         sites: by_id(sites, |site| site.id.clone()),
         tiers: by_id(tiers, |tier| tier.id.clone()),
         services,
-        probes: by_id(probes.into_iter().flatten(), |probe| probe.id.clone()),
+        probes,
         policies: by_id(policies, |policy| policy.id.clone()),
         channels: by_id(channels, |channel| channel.id.clone()),
         procedures: by_id(procedures, |procedure| procedure.id.clone()),
@@ -161,9 +173,11 @@ fn read_plan(root: &Section<'_>, text: &str, base: &str) -> Option<Plan> {
         drills: by_id(drills, |drill| drill.id.clone()),
         start_order,
         allow: reading.allow,
+        probes_of,
+        dependants_of,
     };
     relations::check(&plan, reader);
-    Some(plan)
+    plan
 }
 
 /// Reports duplicate ids of things that nothing refers to.

@@ -24,6 +24,9 @@ pub struct Plan {
     pub(super) drills: BTreeMap<DrillId, Drill>,
     pub(super) start_order: Vec<ServiceId>,
     pub(super) allow: Vec<String>,
+    /// Which probes and dependants a service has, so that asking for them doesn't walk a plan of ten thousand.
+    pub(super) probes_of: BTreeMap<ServiceId, Vec<ProbeId>>,
+    pub(super) dependants_of: BTreeMap<ServiceId, Vec<ServiceId>>,
 }
 
 impl Plan {
@@ -104,11 +107,11 @@ impl Plan {
     }
     /// The probes of a service, in id order.
     pub fn probes_of<'a>(&'a self, service: &'a ServiceId) -> impl Iterator<Item = &'a Probe> + 'a {
-        self.probes.values().filter(move |probe| probe.service == *service)
+        self.probes_of.get(service).into_iter().flatten().filter_map(|id| self.probes.get(id))
     }
-    /// Services that name this one among their dependencies.
+    /// Services that name this one among their dependencies, in id order.
     pub fn dependants_of<'a>(&'a self, service: &'a ServiceId) -> impl Iterator<Item = &'a Service> + 'a {
-        self.services.values().filter(move |other| other.depends_on.contains(service))
+        self.dependants_of.get(service).into_iter().flatten().filter_map(|id| self.services.get(id))
     }
 }
 

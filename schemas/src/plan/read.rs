@@ -63,7 +63,12 @@ pub(super) struct Reading<'a> {
 /// The probe ids of a plan, which are unique in all of it.
 pub(super) fn probe_names(root: &Section<'_>) -> Names {
     let mut names = Names::of("probe");
+    let mut services = Names::of("service");
     for service in root.sections("service") {
+        // A service written twice has its own fault; its probes need not be told as well.
+        if service.raw_text("id").is_some_and(|id| !services.add(&id)) {
+            continue;
+        }
         for probe in service.sections("probe") {
             let Some(id) = probe_id(&service, &probe) else { continue };
             if !names.add(&id) {
@@ -133,8 +138,10 @@ impl<'a> Reading<'a> {
         let policy: PolicyId = policy.unwrap_or_else(|| literal(DEFAULT_POLICY));
         let probes = section.sections("probe");
         section.finish("a service");
+        // The probes are read without an id too, for their own faults.
+        let owner = id.clone().unwrap_or_else(|| literal("unnamed"));
+        let probes = probes.iter().filter_map(|probe| self.probe(section, probe, &owner)).collect();
         let id = id?;
-        let probes = probes.iter().filter_map(|probe| self.probe(section, probe, &id)).collect();
         let name = name.unwrap_or_else(|| id.to_string());
         Some((Service { name, tier: tier?, site: site?, depends_on, rto, rpo, method, policy, procedure, id }, probes))
     }
@@ -337,8 +344,12 @@ impl<'a> Reading<'a> {
 
     /// A program and its arguments: the program absolute and on the `allow` list.
     pub(super) fn argv(&self, section: &Section<'a>, key: &str) -> Option<Vec<String>> {
-        let mut argv = section.texts(key)?.into_iter();
+        let argv = section.texts(key)?;
         let path = section.key(key);
+        for (at, _) in argv.iter().filter(|(_, argument)| argument.contains('\0')) {
+            self.reader.fault_at(*at, &path, "an argument can't hold the character NUL", "write it without \\u0000");
+        }
+        let mut argv = argv.into_iter();
         let Some((at, program)) = argv.next() else {
             section.fault(key, "is empty", "write the program and its arguments, as in [\"/usr/bin/true\"]");
             return None;

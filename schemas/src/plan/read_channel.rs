@@ -117,18 +117,18 @@ impl<'a> Reading<'a> {
         if !section.is_table(key) {
             // Asked for, so that it isn't reported as unknown as well; its value goes nowhere.
             drop(section.text(key));
-            let name = key.to_uppercase();
+            let owner = section.raw_text("id").unwrap_or_default();
+            let name: String = format!("{owner}_{key}").chars().map(variable_character).collect();
             let remedy = format!("write {key} = {{ env = \"{name}\" }} or {{ file = \"/run/secrets/{key}\" }}");
             section.fault(key, "is a secret, which must not stand in the plan", remedy);
             return None;
         }
         let table = section.section(key)?;
+        let (env, _) = (table.text("env"), table.text("file"));
         let secret = match (table.has("env"), table.has("file")) {
-            (true, false) => table.text("env").map(SecretRef::Env),
+            (true, false) => env.map(SecretRef::Env),
             (false, true) => self.file(&table, "file").map(SecretRef::File),
             _ => {
-                table.text("env");
-                table.text("file");
                 section.fault(key, "names not exactly one place", "write either { env = \"…\" } or { file = \"…\" }");
                 None
             }
@@ -142,6 +142,11 @@ impl<'a> Reading<'a> {
         table.finish("a secret");
         secret
     }
+}
+
+/// A character of an environment variable's name.
+fn variable_character(c: char) -> char {
+    if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }
 }
 
 fn is_loopback(address: &str) -> bool {

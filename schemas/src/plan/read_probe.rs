@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::model::{Check, CommandCheck, DnsCheck, Exchange, GrpcCheck, HttpCheck, TcpCheck, TlsCheck};
 use super::read::{Reading, set};
-use super::reader::Section;
+use super::reader::{Section, article};
 use crate::event::Outcome;
 
 /// The keys of which a probe has exactly one.
@@ -35,7 +35,12 @@ pub(super) fn one_of<'k>(section: &Section<'_>, kinds: &[&'k str], what: &str) -
         }
         several => {
             let message = format!("says {} at once", several.join(" and "));
-            section.reader.fault_at(section.at, &section.path, message, "write one of them, the other in another one");
+            section.reader.fault_at(
+                section.at,
+                &section.path,
+                message,
+                "write one of them here, and the other in a table of its own",
+            );
             None
         }
     }
@@ -94,7 +99,7 @@ impl<'a> Reading<'a> {
             "grpc" => grpc(section).map(Check::Grpc),
             _ => self.command(section).map(Check::Command),
         };
-        section.finish(&format!("a probe of this kind ({})", kind?));
+        section.finish(&format!("{} probe", article(kind?)));
         check
     }
 
@@ -139,14 +144,16 @@ impl<'a> Reading<'a> {
         let mut exit_codes = BTreeMap::from([(0, Outcome::Healthy), (1, Outcome::Degraded)]);
         if let Some(written) = section.section("exit_codes") {
             exit_codes.clear();
+            let mut sound = true;
             for name in written.keys() {
                 let Ok(code) = name.parse::<u8>() else {
                     written.fault(&name, "is not an exit code", "write a number from 0 to 255");
+                    sound = false;
                     continue;
                 };
                 exit_codes.extend(written.word(&name, set!(Outcome)).map(|outcome| (i32::from(code), outcome)));
             }
-            if exit_codes.values().all(|outcome| *outcome != Outcome::Healthy) {
+            if sound && exit_codes.values().all(|outcome| *outcome != Outcome::Healthy) {
                 section.fault("exit_codes", "no exit code means healthy", "add 0 = \"healthy\"");
             }
         }

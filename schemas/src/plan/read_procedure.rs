@@ -8,7 +8,7 @@ use super::model::{Action, OnFailure, Procedure, Step};
 use super::order;
 use super::read::Reading;
 use super::read_probe::{check_url, headers, method, one_of};
-use super::reader::{Names, Section, suggest};
+use super::reader::{Names, Section, article, suggest};
 use crate::ids::StepId;
 
 /// What `{…}` in a step's texts may name.
@@ -62,7 +62,7 @@ impl<'a> Reading<'a> {
                 Action::Manual { instruction }
             }),
         };
-        section.finish(&format!("a step of this kind ({})", kind?));
+        section.finish(&format!("{} step", article(kind?)));
         let id = id?;
         Some(Step {
             name: name.unwrap_or_else(|| id.to_string()),

@@ -160,17 +160,29 @@ pub(super) fn suggest<'n>(word: &str, candidates: impl IntoIterator<Item = &'n s
     }
     let mut all: Vec<&str> = candidates.into_iter().collect();
     if all.is_empty() {
-        return "there is none yet".to_owned();
+        return "the plan has none".to_owned();
     }
     let more = all.len().saturating_sub(12);
     all.truncate(12);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("there are {}{more}", all.join(", "))
+    match all.as_slice() {
+        [only] => format!("there is only {only}"),
+        _ => format!("there are {}{more}", all.join(", ")),
+    }
 }
 
-/// A duration as the plan writes it.
+/// A duration as the plan writes it: `1h 30m`. Never in months, which the plan's author doesn't count in.
 pub(super) fn words(duration: Duration) -> String {
-    humantime::format_duration(duration).to_string().replace("days", "d").replace("day", "d")
+    const UNITS: [(&str, u128); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+    let mut left = duration.as_millis();
+    let mut parts = Vec::new();
+    for (unit, length) in UNITS {
+        if left >= length {
+            parts.push(format!("{}{unit}", left / length));
+            left %= length;
+        }
+    }
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
 }
 
 /// A table of the document.
@@ -291,7 +303,7 @@ impl<'a> Section<'a> {
 
     /// References to things that must be in the plan, each at most once.
     pub(super) fn references<T: FromStr<Err = IdError>>(&self, key: &str, names: &Names) -> Option<Vec<T>> {
-        let mut seen: Vec<String> = Vec::new();
+        let mut seen: BTreeSet<String> = BTreeSet::new();
         let mut ids = Vec::new();
         for (at, text) in self.texts(key)? {
             if seen.contains(&text) {
@@ -301,7 +313,7 @@ impl<'a> Section<'a> {
             } else {
                 self.dangling(key, at, &text, names);
             }
-            seen.push(text);
+            seen.insert(text);
         }
         Some(ids)
     }
@@ -392,12 +404,12 @@ impl<'a> Section<'a> {
         for item in array {
             match integer(item.get_ref()).and_then(|number| u16::try_from(number).ok()) {
                 Some(number) if (least..=most).contains(&number) => counts.push(number),
-                _ => self.reader.fault_at(
-                    item.span().start,
-                    &self.key(key),
-                    "every entry must be a whole number within its range",
-                    format!("write numbers from {least} to {most}"),
-                ),
+                _ => {
+                    let found = integer(item.get_ref())
+                        .map_or_else(|| article(item.get_ref().type_str()), |number| number.to_string());
+                    let remedy = format!("write whole numbers from {least} to {most}");
+                    self.reader.fault_at(item.span().start, &self.key(key), format!("{found} is out of range"), remedy);
+                }
             }
         }
         Some(counts)
@@ -460,8 +472,12 @@ impl<'a> Section<'a> {
         let text = self.text(key)?;
         let found = set.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {
-            let remedy = suggest(&text, set.iter().map(|(word, _)| *word));
-            self.fault(key, format!("{text:?} is not a value of {key:?}"), remedy);
+            let all: Vec<&str> = set.iter().map(|(word, _)| *word).collect();
+            let remedy = match nearest(&text, all.iter().copied()) {
+                Some(near) => format!("did you mean {near:?}?"),
+                None => format!("write one of {}", all.join(", ")),
+            };
+            self.fault(key, format!("{text:?} is not known here"), remedy);
         }
         found
     }
@@ -472,7 +488,12 @@ impl<'a> Section<'a> {
             let error = error.to_string();
             let why = error.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
             let message = format!("{text:?} is not a regular expression: {why}");
-            self.reader.fault_at(at, &self.key(key), message, "a literal bracket or dot needs a backslash");
+            self.reader.fault_at(
+                at,
+                &self.key(key),
+                message,
+                "a character meant literally needs a backslash before it",
+            );
         }
     }
 
@@ -570,7 +591,15 @@ fn integer(value: &DeValue<'_>) -> Option<i64> {
     i64::from_str_radix(&integer.as_str().replace('_', ""), integer.radix()).ok()
 }
 
-fn article(kind: &str) -> String {
-    let article = if kind.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
-    format!("{article} {kind}")
+/// A noun with its article; TOML's words for types become the plan's.
+pub(super) fn article(noun: &str) -> String {
+    let noun = match noun {
+        "string" => "text",
+        "array" => "list",
+        "integer" => "whole number",
+        "float" => "number with a fraction",
+        other => other,
+    };
+    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) || noun.starts_with("http") { "an" } else { "a" };
+    format!("{article} {noun}")
 }
