@@ -7,8 +7,10 @@
 pub mod codec;
 pub mod event;
 pub mod ids;
+pub mod incident;
 pub mod json_schema;
 pub mod plan;
+pub mod table;
 
 pub use codec::{DecodeError, decode, encode};
 pub use event::{Event, EventData, Kind, Topic};

@@ -1,7 +1,7 @@
 //! The bus: an append-only log a topic partition, that roles read from and append to.
 //!
 //! [`EventBus`] is what the rest of Rebound knows; [`embedded`] (durable, one process) and [`kafka`] implement it,
-//! and one conformance suite ([`conformance`]) holds both to the same promises:
+//! and one conformance suite (`conformance`, among the tests) holds both to the same promises:
 //!
 //! 1. **Acknowledged means durable.** When `append` answers, the records are synced (embedded) or replicated as
 //!    `acks=all` says (Kafka).
@@ -15,6 +15,14 @@
 //!
 //! Left out on purpose: filtering, schemas, retries above the client's own. A bus moves bytes.
 
+pub mod embedded;
+pub mod kafka;
+mod lag;
+mod partitioner;
+
+#[cfg(test)]
+mod conformance;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -22,6 +30,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use rebound_schemas::Topic;
+
+pub use lag::{Lag, lag};
+pub use partitioner::partition_of;
+
+/// Largest record that a bus takes: key, value and headers together, in bytes.
+pub const MAX_RECORD_BYTES: usize = 1024 * 1024;
 
 /// Position of a record within its partition.
 pub type Offset = i64;

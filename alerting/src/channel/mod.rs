@@ -1,0 +1,3 @@
+//! Notification channels.
+
+pub mod guard;
