@@ -22,8 +22,8 @@ use rebound_alerting::channel::Channels;
 use rebound_ingest::bus::embedded::{EmbeddedBus, EmbeddedSettings};
 use rebound_ingest::bus::kafka::{KafkaBus, KafkaSettings};
 use rebound_ingest::bus::{EventBus, Partition};
-use rebound_ingest::intake::{self, Intake};
-use rebound_ingest::log::{self as event_log, LogMetrics, LogSettings};
+use rebound_ingest::intake::{self, Intake, IntakeMetrics, IntakeSettings};
+use rebound_ingest::log::{self as event_log, LogLocation, LogMetrics, LogSettings};
 use rebound_ingest::probe::scheduler::{ProbeMetrics, ProbeSettings, run_probes};
 use rebound_schemas::plan::Plan;
 use rebound_schemas::{SiteId, Topic};
@@ -186,13 +186,10 @@ impl Process {
         figures::build_info(&mut registry);
 
         if self.has(Role::Log) {
-            let settings = LogSettings {
-                location: self.config.log_location().parse()?,
-                commit_age: self.config.log.commit_age,
-                commit_bytes: self.config.log.commit_bytes,
-                ..LogSettings::default()
-            };
-            let metrics = LogMetrics::new(&mut registry);
+            let mut settings = LogSettings::new(LogLocation::parse(&self.config.log_location())?);
+            settings.commit_age = self.config.log.commit_age;
+            settings.commit_bytes = self.config.log.commit_bytes;
+            let metrics = LogMetrics::new(registry.sub_registry_with_prefix("rebound"));
             let (bus, ready) = (self.bus.clone(), self.readiness.role("log"));
             self.spawn(Stage::Log, "log", async move {
                 ready.store(true, Ordering::Release);
@@ -201,7 +198,9 @@ impl Process {
         }
         let mut api = axum::Router::new();
         if self.has(Role::Intake) {
-            let intake = Intake::new(self.bus.clone(), self.config.http.alertmanager_label.clone(), &mut registry);
+            let mut settings = IntakeSettings::default();
+            settings.labels.service = self.config.http.alertmanager_label.clone();
+            let intake = Intake::new(self.bus.clone(), settings, IntakeMetrics::new(&mut registry));
             api = api.merge(intake::router(intake));
         }
         if self.has(Role::Serve) {
@@ -332,7 +331,8 @@ async fn drained(bus: &Arc<dyn EventBus>) {
     }
 }
 
-async fn open_bus(config: &Config) -> Result<Arc<dyn EventBus>> {
+/// Opens the bus that the settings name.
+pub(crate) async fn open_bus(config: &Config) -> Result<Arc<dyn EventBus>> {
     Ok(match config.bus.kind {
         BusKind::Embedded => {
             let mut settings = EmbeddedSettings::new(config.data.join("bus"));
