@@ -16,6 +16,7 @@ mod read_probe;
 mod read_procedure;
 mod reader;
 mod relations;
+mod section;
 #[cfg(all(test, unix))]
 mod stand_ins;
 #[cfg(test)]
@@ -32,7 +33,8 @@ pub use model::*;
 use crate::event::Severity;
 use crate::ids::{PlanVersion, ProbeId, ServiceId};
 use read::{DEFAULT_CHANNEL, DEFAULT_POLICY, DEFAULT_SITE, DEFAULT_TIER, Reading, by_id, literal, probe_names};
-use reader::{Names, Reader, Section};
+use reader::{Names, Reader};
+use section::Section;
 
 impl Plan {
     /// Reads a plan in which every path is absolute. `file` names the text in faults.

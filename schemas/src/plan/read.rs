@@ -8,7 +8,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::model::{Backup, Drill, Policy, Probe, Service, ServiceLevel, Site, Tier};
-use super::reader::{Bounds, Names, Reader, Section};
+use super::reader::{Names, Reader};
+use super::section::{Bounds, Section};
 use crate::event::{BackupKind, RecoveryMethod, Severity, TriggerMode};
 use crate::ids::{DrillId, IdError, PolicyId, ProbeId, ServiceId, TierId};
 
@@ -246,11 +247,11 @@ impl<'a> Reading<'a> {
         section.required("retention", "retention = \"30d\"");
         let retention = section.duration("retention");
         let verify_every = section.duration("verify_every");
-        if let (Some(every), Some(retention)) = (every, retention) {
-            if retention < every {
-                let message = format!("{} is shorter than every = {}", text(retention), text(every));
-                section.fault("retention", message, "the last backup would be gone before the next: write it longer");
-            }
+        if let (Some(every), Some(retention)) = (every, retention)
+            && retention < every
+        {
+            let message = format!("{} is shorter than every = {}", text(retention), text(every));
+            section.fault("retention", message, "the last backup would be gone before the next: write it longer");
         }
         let restore = section.reference("restore", &self.procedures);
         section.finish("a backup");
@@ -299,11 +300,11 @@ impl<'a> Reading<'a> {
         let detect_within = section.duration("detect_within");
         section.required("recover_within", "recover_within = \"2h\"");
         let recover_within = section.duration("recover_within");
-        if let (Some(detect), Some(recover)) = (detect_within, recover_within) {
-            if recover < detect {
-                let message = format!("{} is shorter than detect_within = {}", text(recover), text(detect));
-                section.fault("recover_within", message, "recovery includes detection: write it longer");
-            }
+        if let (Some(detect), Some(recover)) = (detect_within, recover_within)
+            && recover < detect
+        {
+            let message = format!("{} is shorter than detect_within = {}", text(recover), text(detect));
+            section.fault("recover_within", message, "recovery includes detection: write it longer");
         }
         let integrity = section.number("integrity", SHARE);
         let data_loss_allowed = section.flag("data_loss_allowed").unwrap_or(false);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::model::{Channel, ChannelKind, MailTls, SecretRef};
 use super::read::{DEFAULT_CHANNEL, Reading, literal};
 use super::read_probe::{check_address, check_url};
-use super::reader::Section;
+use super::section::Section;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const ATTEMPTS: u32 = 5;
@@ -75,11 +75,11 @@ impl<'a> Reading<'a> {
         let server = section.text("server");
         let sound = server.as_ref().is_some_and(|server| check_address(section, "server", server));
         let tls = section.word("tls", &TLS).unwrap_or(MailTls::StartTls);
-        if let (MailTls::None, true, Some(server)) = (tls, sound, &server) {
-            if !is_loopback(server) {
-                let message = format!("mails to {server:?} would go in the clear");
-                section.fault("tls", message, "write tls = \"starttls\" or \"implicit\": none is for loopback only");
-            }
+        if let (MailTls::None, true, Some(server)) = (tls, sound, &server)
+            && !is_loopback(server)
+        {
+            let message = format!("mails to {server:?} would go in the clear");
+            section.fault("tls", message, "write tls = \"starttls\" or \"implicit\": none is for loopback only");
         }
         section.required("from", "from = \"rebound@example.org\"");
         let from = section.text("from");
@@ -133,11 +133,11 @@ impl<'a> Reading<'a> {
                 None
             }
         };
-        if let Some(SecretRef::Env(name)) = &secret {
-            if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-                let message = format!("{name:?} is not a variable's name");
-                table.fault("env", message, "write letters, digits and \"_\", as in SMTP_PASSWORD");
-            }
+        if let Some(SecretRef::Env(name)) = &secret
+            && (name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
+        {
+            let message = format!("{name:?} is not a variable's name");
+            table.fault("env", message, "write letters, digits and \"_\", as in SMTP_PASSWORD");
         }
         table.finish("a secret");
         secret

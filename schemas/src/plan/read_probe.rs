@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::model::{Check, CommandCheck, DnsCheck, Exchange, GrpcCheck, HttpCheck, TcpCheck, TlsCheck};
 use super::read::{Reading, set};
-use super::reader::{Section, article};
+use super::reader::article;
+use super::section::Section;
 use crate::event::Outcome;
 
 /// The keys of which a probe has exactly one.

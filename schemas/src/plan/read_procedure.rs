@@ -8,7 +8,8 @@ use super::model::{Action, OnFailure, Procedure, Step};
 use super::order;
 use super::read::Reading;
 use super::read_probe::{check_url, headers, method, one_of};
-use super::reader::{Names, Section, article, suggest};
+use super::reader::{Names, article, suggest};
+use super::section::Section;
 use crate::ids::StepId;
 
 /// What `{…}` in a step's texts may name.

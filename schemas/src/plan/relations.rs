@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::model::{Plan, Policy, Service};
 use super::order;
-use super::reader::{Reader, Section, words};
+use super::reader::{Reader, words};
+use super::section::Section;
 use crate::ids::{PolicyId, ServiceId};
 
 /// The longest probe interval under each policy.

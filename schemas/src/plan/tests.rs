@@ -235,6 +235,17 @@ proptest::proptest! {
 }
 
 #[test]
+fn a_plan_of_ten_thousand_targets_is_read_whole() {
+    let mut text = String::new();
+    for n in 0..10_000 {
+        text.push_str(&format!("[[service]]\nid = \"s{n}\"\n[[service.probe]]\ntcp = \"127.0.0.1:80\"\n"));
+    }
+    let plan = Plan::parse(&text, "p").unwrap();
+    assert_eq!((plan.services().len(), plan.probes().len(), plan.start_order().len()), (10_000, 10_000, 10_000));
+    assert_eq!(plan.warnings().len(), 10_000, "each has no procedure");
+}
+
+#[test]
 fn empty_lists_are_as_good_as_none() {
     let plan = Plan::parse(&format!("site = []\ntier = []\nchannel = []\n{SMALL}"), "p").unwrap();
     assert!(plan.sites().contains_key("primary") && plan.tiers().contains_key("tier-1"));
