@@ -16,6 +16,7 @@ use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use rebound_schemas::codec::format_time;
 use rebound_schemas::plan::{MailTls, SecretRef};
 
+use super::guard;
 use super::secret::{Redactor, Secret};
 use super::{Retry, SendError};
 use crate::notify::Notice;
@@ -96,7 +97,7 @@ impl Mailer {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => {
                 let retry = if error.is_permanent() || error.is_client() { Retry::Never } else { Retry::Usual };
-                Err(SendError { message: format!("{}: {}", self.server, chain(&error)), retry })
+                Err(SendError { message: format!("{}: {}", self.server, one_line(&guard::chain(&error))), retry })
             }
             Err(_) => {
                 let message = format!("{} did not take the message in time", self.server);
@@ -140,19 +141,6 @@ impl Mailer {
         message.headers_mut().insert_raw(HeaderValue::new(name, "auto-generated".to_owned()));
         Ok(message)
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut under = error.source();
-    while let Some(error) = under {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        under = error.source();
-    }
-    one_line(&text)
 }
 
 fn one_line(text: &str) -> String {

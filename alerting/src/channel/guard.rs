@@ -153,7 +153,8 @@ pub(crate) fn describe(error: reqwest::Error) -> String {
     chain(&error.without_url())
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error and what lies under it, in one text.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut under = error.source();
     while let Some(error) = under {

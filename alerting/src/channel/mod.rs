@@ -9,11 +9,12 @@ pub mod guard;
 pub mod http;
 pub mod secret;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use chrono::{DateTime, Utc};
-use rebound_schemas::plan::{self, ChannelKind};
+use rebound_schemas::plan::{self, ChannelKind, Plan};
 use rebound_schemas::{ChannelId, Event};
 
 use crate::notify::Notice;
@@ -21,6 +22,9 @@ use crate::procedure::shorten;
 use email::Mailer;
 use http::{Shape, Webhook};
 use secret::Redactor;
+
+/// Before the second attempt; doubles before each further one.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
 
 /// A server that asks for more patience than this is asked again after this.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
@@ -85,6 +89,36 @@ impl Delivery {
     }
 }
 
+/// Every channel of a plan.
+#[derive(Debug)]
+pub struct Channels {
+    channels: BTreeMap<ChannelId, Channel>,
+}
+
+impl Channels {
+    /// Makes them all; the first that can't be made is the error, so that it is found out before anybody must be told.
+    pub fn new(plan: &Plan) -> Result<Self, ChannelError> {
+        let made = plan.channels().values().map(|channel| Ok((channel.id.clone(), Channel::new(channel)?)));
+        Ok(Self { channels: made.collect::<Result<_, _>>()? })
+    }
+
+    /// Delivers a notice by its channel and gives the event that says what became of it.
+    pub async fn deliver(&self, notice: &Notice) -> Event {
+        let delivery = match self.channels.get(&notice.channel) {
+            Some(channel) => Box::pin(channel.deliver(notice)).await,
+            None => {
+                Delivery::Failed { attempts: 0, error: format!("the plan has no channel {} any more", notice.channel) }
+            }
+        };
+        if let Delivery::Failed { attempts, error } = &delivery {
+            let (channel, key) = (&notice.channel, &notice.dedup_key);
+            tracing::warn!(%channel, dedup_key = key, attempts, error, "a notification could not be delivered");
+        }
+        let now = Utc::now();
+        delivery.event(notice, DateTime::from_timestamp_micros(now.timestamp_micros()).unwrap_or(now))
+    }
+}
+
 #[derive(Debug)]
 enum Sender {
     Http(Webhook),
@@ -125,13 +159,12 @@ impl Channel {
             }
             ChannelKind::Log => Sender::Log,
         };
-        let first_wait = Duration::from_secs(1);
-        Ok(Self { id: plan.id.clone(), sender, attempts: plan.attempts.max(1), first_wait, redactor })
+        Ok(Self { id: plan.id.clone(), sender, attempts: plan.attempts.max(1), first_wait: FIRST_WAIT, redactor })
     }
 
-    /// Waits this long (1 s unless set) before the second attempt, and twice as long before each further one.
-    #[must_use]
-    pub fn with_first_wait(mut self, wait: Duration) -> Self {
+    /// Waits this long before the second attempt, and twice as long before each further one.
+    #[cfg(test)]
+    fn with_first_wait(mut self, wait: Duration) -> Self {
         self.first_wait = wait;
         self
     }

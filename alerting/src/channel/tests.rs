@@ -319,3 +319,31 @@ async fn a_relay_that_is_busy_is_tried_again_and_one_that_refuses_is_not() {
     assert!(error.contains("[redacted]") && !error.contains(credentials), "{error}");
     assert!(!format!("{channel:?}").contains("hunter2"));
 }
+
+#[tokio::test]
+async fn a_plans_channels_deliver_and_one_that_is_gone_is_told() {
+    let (url, script) = Script::serve(&[(200, "", None)]).await;
+    let text = format!(
+        r#"
+[[channel]]
+id = "pager"
+kind = "webhook"
+url = "{url}"
+allow_private = true
+[[service]]
+id = "api"
+[[service.probe]]
+tcp = "127.0.0.1:1"
+"#
+    );
+    let channels = Channels::new(&Plan::parse(&text, "plan.toml").unwrap()).unwrap();
+    let event = channels.deliver(&notice()).await;
+    assert_eq!((event.kind().as_str(), event.id.as_str()), ("notification.sent", "ntf-abc:sent"));
+    assert_eq!(rebound_schemas::decode(&rebound_schemas::encode(&event)), Ok(event));
+    assert_eq!(script.count(), 1);
+    let gone = Notice { channel: ChannelId::new("fax").unwrap(), ..notice() };
+    let rebound_schemas::EventData::NotificationFailed(failed) = channels.deliver(&gone).await.data else {
+        panic!("nobody could have taken it")
+    };
+    assert_eq!((failed.attempts, failed.error.as_str()), (0, "the plan has no channel fax any more"));
+}

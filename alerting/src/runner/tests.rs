@@ -3,9 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use rebound_schemas::event::{Outcome, ProbeCompleted, TriggerMode};
+use rebound_schemas::event::{Outcome, ProbeCompleted, RecoveryMethod, TriggerMode};
 use rebound_schemas::plan::{OnFailure, Procedure, Step};
-use rebound_schemas::{IncidentId, ProcedureId, RecoveryId, SiteId, StepId};
+use rebound_schemas::{
+    EventData, EventId, IncidentId, PlanVersion, ProbeId, ProcedureId, ServiceId, SiteId, Source, StepId,
+};
+
+use crate::procedure::Placeholders;
 
 use super::*;
 
@@ -373,4 +377,85 @@ async fn what_the_plan_no_longer_has_fails_without_acting() {
     assert_eq!(scene.run(&task).await, Ok(RecoveryOutcome::Failed));
     assert_eq!(scene.journal.story(), ["finished failed"]);
     assert_eq!(scene.journal.finished().error_class, Some(ErrorClass::Configuration));
+}
+
+fn triggered(service: &str, procedure: &str) -> Event {
+    let trigger = RecoveryTriggered { procedure: ProcedureId::new(procedure).unwrap(), ..task(vec![]).trigger };
+    Event {
+        id: EventId::new("t").unwrap(),
+        source: Source::new("rebound/alert").unwrap(),
+        subject: ServiceId::new(service).unwrap(),
+        occurred_at: now(),
+        plan: None,
+        data: trigger.into(),
+    }
+}
+
+const PLAN: &str = r#"
+allow = ["/bin/sh"]
+[[policy]]
+id = "default"
+recoveries = 3
+verify_within = "7s"
+[[service]]
+id = "api"
+procedure = "restart"
+[[service.probe]]
+id = "api-http"
+tcp = "127.0.0.1:1"
+[[service]]
+id = "db"
+[[service.probe]]
+id = "db-tcp"
+tcp = "127.0.0.1:1"
+[[procedure]]
+id = "restart"
+[[procedure.step]]
+id = "run"
+command = ["/bin/sh", "-c", "echo {service} {attempt}"]
+[[procedure.step]]
+id = "wait"
+wait_for_probe = "db-tcp"
+"#;
+
+#[tokio::test]
+async fn a_task_takes_everything_from_the_plan() {
+    let plan = Plan::parse(PLAN, "plan.toml").unwrap();
+    let task = Task::new(&plan, &triggered("api", "restart")).unwrap();
+    assert_eq!((task.successes, task.verify_within), (3, Duration::from_secs(7)));
+    assert_eq!((&task.probes, &task.allow), (&vec![probe()], &vec!["/bin/sh".to_owned()]));
+    assert_eq!(task.watched(), [probe(), ProbeId::new("db-tcp").unwrap()]);
+    let Action::Command { argv, .. } = &task.steps.as_ref().unwrap()[0].step.action else { panic!() };
+    assert_eq!(argv[2], "echo api 1");
+
+    let of = |service: &str, procedure: &str| Task::new(&plan, &triggered(service, procedure)).unwrap().steps;
+    assert_eq!(of("gone", "restart"), Err("service gone is no longer in the plan".into()));
+    assert_eq!(of("api", "gone"), Err("procedure gone is no longer in the plan".into()));
+    let wrong = Task::new(&plan, &observation(Outcome::Healthy)).unwrap_err();
+    assert_eq!(wrong.to_string(), "a recovery begins with recovery.triggered, not with probe.completed");
+
+    let mut scene = Scene::new();
+    let (_sender, mut receiver) = broadcast::channel(1);
+    let gone = triggered("api", "gone");
+    let ended = run_recovery(&plan, &gone, "r", &mut scene.journal, &mut receiver, &settings(), &scene.stop).await;
+    assert_eq!((ended, scene.journal.story()), (Ok(RecoveryOutcome::Failed), vec!["finished failed".to_owned()]));
+}
+
+#[test]
+fn every_procedure_of_the_standing_example_unfolds() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/erlmcp").canonicalize().unwrap();
+    let text = std::fs::read_to_string(folder.join("plan.toml")).unwrap();
+    let plan = Plan::parse_in(&text, "plan.toml", folder.to_str().unwrap()).unwrap();
+    for service in plan.services().keys() {
+        for procedure in plan.procedures().keys() {
+            let task = Task::new(&plan, &triggered(service.as_str(), procedure.as_str())).unwrap();
+            let steps = task.steps.unwrap();
+            assert!(!steps.is_empty());
+            for ready in &steps {
+                if let Action::Command { argv, .. } = &ready.step.action {
+                    action::allowed_program(&argv[0], &task.allow).unwrap();
+                }
+            }
+        }
+    }
 }
