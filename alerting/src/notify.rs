@@ -4,6 +4,9 @@
 //! `notification.failed`, so that after a restart nothing is told twice and nothing is forgotten. Delivery
 //! (attempts, back-off, time-outs) is the channels' affair; so is remembering what is under way.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;

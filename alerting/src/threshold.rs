@@ -130,6 +130,9 @@ pub struct ProbeState {
     place: u32,
     site: Option<SiteId>,
     hard: bool,
+    /// Taken for HARD because of what was decided before, until it proves healthy; counted beside `hard`, so that
+    /// folding its observations gives the same as if they had come first.
+    doubted: bool,
     degraded: bool,
     flapping: Flapping,
     streak: Option<Box<Streak>>,
@@ -139,12 +142,12 @@ impl ProbeState {
     /// A probe of which nothing was seen since an incident that it may have caused: HARD until it proves healthy.
     #[must_use]
     pub fn inherited() -> Self {
-        Self { hard: true, ..Self::default() }
+        Self { doubted: true, ..Self::default() }
     }
 
     /// Takes it for HARD until it proves healthy.
     pub fn inherit(&mut self) {
-        self.hard = true;
+        self.doubted = true;
         self.successes = 0;
     }
 
@@ -177,6 +180,10 @@ impl ProbeState {
         let since = *self.success_since.get_or_insert(at);
         if let Some(streak) = &mut self.streak {
             streak.run = 0;
+        }
+        if self.doubted && self.successes >= rule.recoveries {
+            self.doubted = false;
+            self.recovered_since = Some(since);
         }
         if !self.hard {
             match rule.of {
@@ -223,6 +230,7 @@ impl ProbeState {
         }
         if streak.failures >= rule.failures {
             self.hard = true;
+            self.doubted = false;
         }
     }
 
@@ -241,7 +249,7 @@ impl ProbeState {
     /// Whether it has failed.
     #[must_use]
     pub fn is_hard(&self) -> bool {
-        self.hard
+        self.hard || self.doubted
     }
 
     /// Whether the newest verdict, success or failure, is a failure.
@@ -316,7 +324,7 @@ pub enum Verdict {
 #[must_use]
 pub fn verdict<'a>(rule: &Rule, probes: impl IntoIterator<Item = &'a ProbeState>) -> Verdict {
     let mut sites: Vec<Option<&SiteId>> = Vec::new();
-    for probe in probes.into_iter().filter(|probe| probe.hard) {
+    for probe in probes.into_iter().filter(|probe| probe.is_hard()) {
         if !sites.contains(&probe.site.as_ref()) {
             sites.push(probe.site.as_ref());
         }
