@@ -146,8 +146,7 @@ impl Block {
         for n in first..self.count {
             let end = self.end_of(n);
             let offset = self.base + i64::try_from(n).expect("fits");
-            let record =
-                self.record(start, end).ok_or_else(|| format!("the record at offset {offset} is damaged"))?;
+            let record = self.record(start, end).ok_or_else(|| format!("the record at offset {offset} is damaged"))?;
             if !room(record.value.len()) {
                 return Ok(false);
             }

@@ -144,7 +144,9 @@ impl EmbeddedBus {
 }
 
 /// Runs what blocks away from the threads that drive tasks.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, BusError> + Send + 'static) -> Result<T, BusError> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BusError> + Send + 'static,
+) -> Result<T, BusError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(BusError::Unavailable { reason: format!("the store's call did not end: {error}") }),

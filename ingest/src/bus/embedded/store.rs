@@ -77,11 +77,8 @@ impl Store {
             return Err(BusError::Configuration(format!("a bus has at least 1 partition, not {partitions}")));
         }
         let fail = |error| failure(path, error);
-        let db = Database::builder(path)
-            .max_journaling_size(128 * 1024 * 1024)
-            .worker_threads(2)
-            .open()
-            .map_err(fail)?;
+        let db =
+            Database::builder(path).max_journaling_size(128 * 1024 * 1024).worker_threads(2).open().map_err(fail)?;
         let small = || KeyspaceCreateOptions::default().max_memtable_size(4 * 1024 * 1024);
         let settings = db.keyspace("settings", small).map_err(fail)?;
         let groups = db.keyspace("groups", small).map_err(fail)?;

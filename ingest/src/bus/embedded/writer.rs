@@ -250,9 +250,8 @@ impl Writer {
         };
         let oldest = Utc::now().timestamp_millis().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
         let kept = tail.bytes.saturating_sub(max_bytes);
-        let young = self.store.first_block(log, ends, |block| {
-            block.ingested_ms() >= oldest && block.bytes_before() >= kept
-        })?;
+        let young =
+            self.store.first_block(log, ends, |block| block.ingested_ms() >= oldest && block.bytes_before() >= kept)?;
         let last = self.store.block_at(log, ends.high - 1)?.base;
         // A group may stand within a block: that one stays.
         let limit = young.min(allowed).min(last);
