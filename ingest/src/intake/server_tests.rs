@@ -1,4 +1,4 @@
-//! The intake over real HTTP, on the embedded bus where durability is meant, on a bus in memory where it fails.
+//! The intake as a service: requests in, answers and bus records out; the bus is in memory, and slow or away at will.
 
 use super::*;
 use crate::memory_bus::MemoryBus;
