@@ -202,10 +202,8 @@ impl Notifier {
                 }
             }
             EventData::IncidentAcknowledged(data) => self.acknowledged.insert(data.incident.clone(), ()),
-            EventData::RecoveryEscalated(data) => {
-                if !self.escalated.contains(&data.incident) {
-                    self.escalated.insert(data.incident.clone(), (event.occurred_at, data.reason.clone()));
-                }
+            EventData::RecoveryEscalated(data) if !self.escalated.contains(&data.incident) => {
+                self.escalated.insert(data.incident.clone(), (event.occurred_at, data.reason.clone()));
             }
             EventData::NotificationSent(data) => {
                 self.told(&data.alert, &data.channel, data.transition, event.occurred_at);

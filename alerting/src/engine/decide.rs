@@ -161,8 +161,8 @@ impl Engine {
     }
 
     fn suppress(&mut self, at: u32, by: &Suppression, now: DateTime<Utc>, decided: &mut Vec<Event>) {
-        let fresh = |outage: &&Box<Outage>| !outage.told && outage.suppressed & cause_bit(by.cause) == 0;
-        let Some(outage) = self.states[at as usize].outage.as_ref().filter(fresh) else { return };
+        let fresh = |outage: &&Outage| !outage.told && outage.suppressed & cause_bit(by.cause) == 0;
+        let Some(outage) = self.states[at as usize].outage.as_deref().filter(fresh) else { return };
         let data = AlertSuppressed {
             alert: outage.alert.clone(),
             incident: outage.incident.clone(),

@@ -283,7 +283,7 @@ fn incidents_from_outside_are_tracked_and_closed_by_whoever_reports() {
         outside("db", 1, id, data)
     };
     assert!(world.handle(opened("1")).is_empty());
-    assert_eq!(world.status("db").external, [incident.clone()]);
+    assert_eq!(world.status("db").external, std::slice::from_ref(&incident));
     assert_eq!(world.probes("db", "FFFSS"), RESOLVED, "the rules go on beside it");
     let resolved = IncidentResolved { incident: incident.clone(), recovered_at: at(50), recovery: None };
     world.handle(outside("db", 60, "2", resolved));
