@@ -33,6 +33,7 @@ impl Engine {
     /// | failed | none | `incident.opened` |
     /// | any | open, not told, not suppressed | `alert.raised` |
     /// | any | open, not told, suppressed | `alert.suppressed`, once a cause |
+    /// | any | open, not suppressed, a dependency is failing below its threshold | nothing yet |
     /// | failing | open, told, not suppressed | `recovery.triggered` or `recovery.escalated`, see [`Engine::next`] |
     /// | all clear and one has recovered since t0 | open | `alert.resolved`, `incident.resolved` |
     /// | any | resolved from outside | `alert.resolved` |
@@ -45,6 +46,7 @@ impl Engine {
             if open(&self.states[at as usize]) {
                 match self.suppression(at, now) {
                     Some(suppression) => self.suppress(at, &suppression, now, decided),
+                    None if self.awaits_dependency(at, now) => {}
                     None => {
                         self.raise(at, now, decided);
                         self.recover(at, now, decided);
@@ -79,6 +81,18 @@ impl Engine {
             window: self.windows.active(&watched.id, now),
             dependency: watched.dependencies.iter().find(holds).map(|dependency| &self.watched(*dependency).id),
             flapping: Some(&watched.id).filter(|_| state.is_flapping()),
+        })
+    }
+
+    /// Whether a dependency is failing and not yet decided about: a few probes later it has failed, and suppresses, or
+    /// has passed. Until then a dependant that reached its own threshold first is neither told of nor recovered, since
+    /// a failed dependency is recovered before its dependants. News older than `silent_after` hold nothing up.
+    fn awaits_dependency(&self, at: u32, now: DateTime<Utc>) -> bool {
+        self.watched(at).dependencies.iter().any(|dependency| {
+            let (state, rule) = (&self.states[*dependency as usize], &self.rules(*dependency).rule);
+            let recent = state.last_failure_at().is_some_and(|seen| now - seen < rule.silent_after);
+            let failing = state.probes.iter().any(|(_, probe)| probe.is_failing());
+            state.owned && failing && recent && !self.has_failed(*dependency, now)
         })
     }
 
