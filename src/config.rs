@@ -62,6 +62,9 @@ pub(crate) struct Kafka {
     pub(crate) prefix: String,
     /// Copies of each partition in topics that Rebound creates.
     pub(crate) replication: i32,
+    /// An instance that says nothing for this long is taken for dead, and its partitions go to others.
+    #[serde(with = "humantime_serde")]
+    pub(crate) session_timeout: Duration,
     /// Settings passed to librdkafka as they are.
     pub(crate) properties: BTreeMap<String, String>,
 }
@@ -153,7 +156,7 @@ impl Default for Bus {
 
 impl Default for Kafka {
     fn default() -> Self {
-        Self { brokers: String::new(), prefix: "rebound".into(), replication: 1, properties: BTreeMap::new() }
+        Self { brokers: String::new(), prefix: "rebound".into(), replication: 1, session_timeout: Duration::from_secs(10), properties: BTreeMap::new() }
     }
 }
 
@@ -165,7 +168,7 @@ impl Default for Log {
 
 impl Default for Probe {
     fn default() -> Self {
-        Self { site: None, concurrency: 512 }
+        Self { site: None, concurrency: 1024 }
     }
 }
 
@@ -195,11 +198,12 @@ impl Default for Sql {
 
 impl std::fmt::Debug for Kafka {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { brokers, prefix, replication, properties } = self.redacted();
+        let Self { brokers, prefix, replication, session_timeout, properties } = self.redacted();
         f.debug_struct("Kafka")
             .field("brokers", &brokers)
             .field("prefix", &prefix)
             .field("replication", &replication)
+            .field("session_timeout", &session_timeout)
             .field("properties", &properties)
             .finish()
     }

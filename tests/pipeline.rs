@@ -218,7 +218,7 @@ fn kafka_environment(brokers: &str, prefix: &str) -> Vec<(&'static str, String)>
         ("REBOUND_BUS__PARTITIONS", "2".into()),
         ("REBOUND_KAFKA__BROKERS", brokers.into()),
         ("REBOUND_KAFKA__PREFIX", prefix.into()),
-        ("REBOUND_KAFKA__PROPERTIES__SESSION_TIMEOUT_MS", "6000".into()),
+        ("REBOUND_KAFKA__SESSION_TIMEOUT", "6s".into()),
     ]
 }
 

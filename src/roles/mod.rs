@@ -341,14 +341,12 @@ pub(crate) async fn open_bus(config: &Config) -> Result<Arc<dyn EventBus>> {
             Arc::new(EmbeddedBus::open(settings).await?)
         }
         BusKind::Kafka => {
-            let settings = KafkaSettings {
-                brokers: config.kafka.brokers.clone(),
-                prefix: config.kafka.prefix.clone(),
-                partitions: config.bus.partitions,
-                replication: config.kafka.replication,
-                properties: config.kafka.properties.clone(),
-                ..KafkaSettings::default()
-            };
+            let mut settings = KafkaSettings::new(&config.kafka.brokers);
+            settings.prefix.clone_from(&config.kafka.prefix);
+            settings.partitions = config.bus.partitions;
+            settings.replication = config.kafka.replication;
+            settings.session_timeout_ms = u64::try_from(config.kafka.session_timeout.as_millis()).unwrap_or(u64::MAX);
+            settings.properties.clone_from(&config.kafka.properties);
             Arc::new(KafkaBus::connect(settings).await?)
         }
     })

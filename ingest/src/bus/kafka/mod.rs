@@ -189,12 +189,15 @@ impl KafkaBus {
         let config = self.link.producer("admin", None);
         let admin: AdminClient<Reporter> = self.link.create(&config, self.link.reporter())?;
         let size = (2 * MAX_RECORD_BYTES).to_string();
+        let kept = [Topic::Alerts, Topic::Recoveries].map(|topic| Stream::Events(topic).name(&settings.prefix));
         let topics: Vec<NewTopic<'_>> = missing
             .iter()
             .map(|name| {
-                NewTopic::new(name, settings.partitions, TopicReplication::Fixed(settings.replication))
+                let topic = NewTopic::new(name, settings.partitions, TopicReplication::Fixed(settings.replication))
                     .set("max.message.bytes", &size)
-                    .set("message.timestamp.type", "LogAppendTime")
+                    .set("message.timestamp.type", "LogAppendTime");
+                // Decisions are few, and every deciding role folds all of them when it starts: they are kept.
+                if kept.contains(name) { topic.set("retention.ms", "-1") } else { topic }
             })
             .collect();
         let options =
