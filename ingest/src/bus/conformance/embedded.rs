@@ -161,12 +161,14 @@ async fn retention_drops_what_all_groups_have_read() {
                 (0..500_000_u64).map(|i| ((i + n).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 29) as u8).collect();
             bus.append(OBSERVATIONS, vec![record("k", noise)]).await.unwrap();
         }
+        // Retention follows a write, before the next one.
+        bus.commit("fast", &[]).await.unwrap();
     };
     fill(20).await;
     // Nobody has read anything yet: all of it stays.
     assert_eq!(bus.watermarks(partition).await.unwrap(), Watermarks { low: 0, high: 20 });
-    bus.commit("fast", &[(partition, 20)]).await.unwrap();
     bus.commit("slow", &[(partition, 5)]).await.unwrap();
+    bus.commit("fast", &[(partition, 20)]).await.unwrap();
     fill(1).await;
     assert_eq!(
         bus.watermarks(partition).await.unwrap(),

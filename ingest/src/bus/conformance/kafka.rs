@@ -54,8 +54,81 @@ async fn two_members_share_and_hand_over() {
     let mut heir = two.transactor("share", partition).await.unwrap();
     let step = zombie.step(vec![(ALERTS, record("k", "zombie"))], &[(partition, 9)]).await;
     assert!(matches!(step, Err(BusError::Fenced { .. })), "{step:?}");
-    heir.step(vec![(ALERTS, record("k", "heir"))], &[(partition, 1)]).await.unwrap();
+    let placed = heir.step(vec![(ALERTS, record("k", "heir"))], &[(partition, 1)]).await.unwrap();
+    settled(&one, placed[0].0, placed[0].1 + 1).await;
     assert_eq!(values(&read_all(&one, home(&one, ALERTS, "k"), 0, 10).await), ["heir"]);
+}
+
+/// What the child of the next test does: own partitions, and decide for one as fast as it can.
+#[tokio::test(flavor = "multi_thread")]
+async fn stopped_child() {
+    let (Ok(prefix), Some(brokers)) = (std::env::var("REBOUND_TEST_STOPPED_PREFIX"), brokers()) else { return };
+    let bus = connect(&KafkaSettings { prefix, ..settings(&brokers) }).await;
+    let mut member = bus.join("stopped", Topic::Observations).await.unwrap();
+    owned(&mut member, 4).await;
+    let partition = home(&bus, OBSERVATIONS, "k");
+    let mut transactor = bus.transactor("stopped", partition).await.unwrap();
+    for n in 1.. {
+        match transactor.step(vec![(ALERTS, record("k", "child"))], &[(partition, n)]).await {
+            Ok(_) => println!("\nstepped {n}"),
+            Err(BusError::Fenced { .. }) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    println!("\nfenced");
+    // Membership says the same, and goes on with what is left to share.
+    let change = tokio::time::timeout(LONG, member.changed()).await.unwrap().unwrap();
+    assert!(matches!(change, Ownership::Lost { .. }), "{change:?}");
+    println!("\nlost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_process_never_decides_again() {
+    use nix::sys::signal::{Signal, kill};
+    use std::io::{BufRead, BufReader};
+    let Some(brokers) = brokers() else { return };
+    let settings = settings(&brokers);
+    let bus = connect(&settings).await;
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "bus::conformance::kafka::stopped_child", "--nocapture"])
+        .env("REBOUND_TEST_STOPPED_PREFIX", &settings.prefix)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let id = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    let (sender, mut lines) = tokio::sync::mpsc::unbounded_channel();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let mut heard = async |wanted: &str| {
+        let hearing = async {
+            while let Some(line) = lines.recv().await {
+                if line == wanted {
+                    return;
+                }
+            }
+            panic!("the child ended without {wanted:?}");
+        };
+        tokio::time::timeout(LONG * 2, hearing).await.expect("the child speaks");
+    };
+    heard("stepped 5").await;
+    kill(id, Signal::SIGSTOP).unwrap();
+    let mut member = bus.join("stopped", Topic::Observations).await.unwrap();
+    owned(&mut member, 4).await;
+    let partition = home(&bus, OBSERVATIONS, "k");
+    let mut heir = bus.transactor("stopped", partition).await.unwrap();
+    let position = bus.committed("stopped", partition).await.unwrap().unwrap();
+    assert!(position >= 5);
+    let placed = heir.step(vec![(ALERTS, record("k", "heir"))], &[(partition, 1000)]).await.unwrap();
+    kill(id, Signal::SIGCONT).unwrap();
+    heard("fenced").await;
+    heard("lost").await;
+    assert!(child.wait().unwrap().success());
+    settled(&bus, placed[0].0, placed[0].1 + 1).await;
+    let read = values(&read_all(&bus, placed[0].0, 0, 100).await);
+    // As many decisions of the child as it advanced, then the heir's, and nothing after.
+    assert_eq!(read.len(), usize::try_from(position).unwrap() + 1);
+    assert_eq!(read.last().unwrap(), "heir");
+    assert_eq!(bus.committed("stopped", partition).await.unwrap(), Some(1000));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,8 +165,7 @@ async fn an_open_or_aborted_transaction_is_not_seen() {
     assert_eq!(bus.read(partition, 1, limit(10)).await.unwrap(), Fetch { deliveries: Vec::new(), next: 1 });
     tokio::task::spawn_blocking(move || producer.abort_transaction(LONG).unwrap()).await.unwrap();
     // Aborted: a reader passes over it, and stands at the end.
-    let ends = bus.watermarks(partition).await.unwrap();
-    assert_eq!(ends.high, 52);
+    settled(&bus, partition, 52).await;
     assert_eq!(read_all(&bus, partition, 1, 10).await, []);
     bus.append(ALERTS, vec![record("k", "after")]).await.unwrap();
     assert_eq!(values(&read_all(&bus, partition, 0, 10).await), ["before", "after"]);

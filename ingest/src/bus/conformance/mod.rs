@@ -56,6 +56,17 @@ async fn read_all(bus: &Bus, partition: Partition, from: Offset, records: usize)
     out
 }
 
+/// Waits until the committed records of a partition end at `high` or later: a transaction's end is acknowledged a
+/// moment before it shows.
+async fn settled(bus: &Bus, partition: Partition, high: Offset) {
+    let waiting = async {
+        while bus.watermarks(partition).await.unwrap().high < high {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LONG, waiting).await.expect("a committed transaction shows");
+}
+
 fn values(deliveries: &[Delivery]) -> Vec<String> {
     deliveries.iter().map(|d| String::from_utf8(d.record.value.to_vec()).unwrap()).collect()
 }
@@ -286,8 +297,9 @@ async fn steps_are_atomic_and_fenced(bus: &Bus) {
     let large = record("decide", vec![0; MAX_RECORD_BYTES + 1]);
     let step = heir.step(vec![(ALERTS, record("decide", "seven")), (ALERTS, large)], &[(input, 6)]).await;
     assert!(matches!(step, Err(BusError::TooLarge { .. })), "{step:?}");
-    heir.step(vec![(ALERTS, record("decide", "eight"))], &[(input, 7)]).await.unwrap();
+    let last = heir.step(vec![(ALERTS, record("decide", "eight"))], &[(input, 7)]).await.unwrap();
 
+    settled(bus, output, last[0].1 + 1).await;
     let read = read_all(bus, output, from, 2).await;
     assert_eq!(values(&read), ["one", "two", "three", "four", "five", "six", "eight"]);
     assert_eq!(bus.committed("decider", input).await.unwrap(), Some(7));

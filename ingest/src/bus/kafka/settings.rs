@@ -312,6 +312,10 @@ impl ClientContext for Reporter {
     fn error(&self, error: KafkaError, reason: &str) {
         let reason = self.0.settings.redact(reason);
         tracing::warn!(target: "librdkafka", %error, "{reason}");
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            // Says less than what was logged about each of them.
+            return;
+        }
         *self.0.complaint.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
     }
 
