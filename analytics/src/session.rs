@@ -22,7 +22,7 @@ use datafusion::execution::disk_manager::DiskManagerBuilder;
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, col, lit};
-use datafusion::prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext};
+use datafusion::prelude::{DataFrame, SQLOptions, SessionConfig};
 use datafusion::sql::parser::Statement;
 use deltalake::DeltaTableError;
 use futures::StreamExt;
@@ -183,7 +183,7 @@ impl Session {
 
     async fn answer(&self, sql: &str, now: DateTime<Utc>) -> Result<QueryResult, SqlError> {
         let statement = guard::statement(sql)?;
-        let (frame, _context) = self.plan_statement(statement, now).await?;
+        let frame = self.plan_statement(statement, now).await?;
         let mut stream = frame.execute_stream().await.map_err(|error| self.failed(error))?;
         let schema = stream.schema();
         let (mut batches, mut rows, mut bytes, mut truncated) = (Vec::new(), 0, 0, false);
@@ -206,11 +206,7 @@ impl Session {
     }
 
     /// The statement over the tables that it names, at one version of the log.
-    async fn plan_statement(
-        &self,
-        statement: Statement,
-        now: DateTime<Utc>,
-    ) -> Result<(DataFrame, SessionContext), SqlError> {
+    async fn plan_statement(&self, statement: Statement, now: DateTime<Utc>) -> Result<DataFrame, SqlError> {
         let catalog = Arc::new(MemoryCatalogProvider::new());
         let schema = Arc::new(MemorySchemaProvider::new());
         let invalid = |error: DataFusionError| SqlError::Invalid(guard::explain(&error));
@@ -236,8 +232,7 @@ impl Session {
         let plan = state.statement_to_plan(statement).await.map_err(invalid)?;
         let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         options.verify_plan(&plan).map_err(|error| SqlError::Refused(guard::refusal(&guard::explain(&error))))?;
-        let context = SessionContext::new_with_state(state.clone());
-        Ok((DataFrame::new(state, plan), context))
+        Ok(DataFrame::new(state, plan))
     }
 
     /// Every table: those named as they are, the others empty, with their columns for `information_schema`.
@@ -314,3 +309,6 @@ fn view(
     let plan = LogicalPlanBuilder::scan("log", provider_as_source(log), None)?.filter(filter)?.project(columns)?;
     Ok(ViewTable::new(plan.build()?, None))
 }
+
+#[cfg(test)]
+mod tests;
