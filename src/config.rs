@@ -156,7 +156,13 @@ impl Default for Bus {
 
 impl Default for Kafka {
     fn default() -> Self {
-        Self { brokers: String::new(), prefix: "rebound".into(), replication: 1, session_timeout: Duration::from_secs(10), properties: BTreeMap::new() }
+        Self {
+            brokers: String::new(),
+            prefix: "rebound".into(),
+            replication: 1,
+            session_timeout: Duration::from_secs(10),
+            properties: BTreeMap::new(),
+        }
     }
 }
 
@@ -215,7 +221,8 @@ impl Kafka {
         let secret = |key: &str| {
             ["password", "secret", "token", "jaas", "ssl.key.pem", "credential"].iter().any(|word| key.contains(word))
         };
-        let hide = |(key, value): (&String, &String)| (key.clone(), if secret(key) { "***".into() } else { value.clone() });
+        let hide =
+            |(key, value): (&String, &String)| (key.clone(), if secret(key) { "***".into() } else { value.clone() });
         Self { properties: self.properties.iter().map(hide).collect(), ..self.clone() }
     }
 }
@@ -225,9 +232,8 @@ impl Config {
     pub(crate) fn load(file: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Self> {
         let text = match file {
             None => String::new(),
-            Some(path) => {
-                std::fs::read_to_string(path).with_context(|| format!("the configuration {} can't be read", path.display()))?
-            }
+            Some(path) => std::fs::read_to_string(path)
+                .with_context(|| format!("the configuration {} can't be read", path.display()))?,
         };
         let name = file.map_or_else(|| "(defaults)".into(), |path| path.display().to_string());
         // Read once for faults that have a line, and once more with the environment laid over.
@@ -236,16 +242,23 @@ impl Config {
         let mut overlaid = Vec::new();
         for (key, value) in environment {
             if let Some(path) = key.strip_prefix("REBOUND_").filter(|rest| is_setting(rest)) {
-                overlay(&mut table, &path.to_lowercase(), &value).with_context(|| format!("the environment variable {key}"))?;
+                overlay(&mut table, &path.to_lowercase(), &value)
+                    .with_context(|| format!("the environment variable {key}"))?;
                 overlaid.push(key);
             }
         }
         let mut config: Self = toml::Value::Table(table).try_into().map_err(|e: toml::de::Error| {
-            anyhow!("the environment sets what the configuration doesn't take ({}): {}", overlaid.join(", "), e.message())
+            anyhow!(
+                "the environment sets what the configuration doesn't take ({}): {}",
+                overlaid.join(", "),
+                e.message()
+            )
         })?;
         // Paths in a file are meant from where the file is.
         if let Some(folder) = file.and_then(Path::parent) {
-            for path in [&mut config.plan, &mut config.http.tls_cert, &mut config.http.tls_key, &mut config.http.token_file] {
+            for path in
+                [&mut config.plan, &mut config.http.tls_cert, &mut config.http.tls_key, &mut config.http.token_file]
+            {
                 if let Some(path) = path.as_mut().filter(|path| path.is_relative()) {
                     *path = folder.join(&path);
                 }
@@ -277,7 +290,10 @@ impl Config {
             bail!("[log] commit_age must be more than 0s and at most 60s");
         }
         if !((1 << 20)..=(512 << 20)).contains(&self.log.commit_bytes) {
-            bail!("[log] commit_bytes is {}: write a number from 1048576 (1 MiB) to 536870912 (512 MiB)", self.log.commit_bytes);
+            bail!(
+                "[log] commit_bytes is {}: write a number from 1048576 (1 MiB) to 536870912 (512 MiB)",
+                self.log.commit_bytes
+            );
         }
         for (key, value) in [
             ("[probe] concurrency", self.probe.concurrency),

@@ -40,7 +40,10 @@ fn crates_depend_only_on_what_they_may() {
             ("polars", "rebound-analytics"),
             ("lettre", "rebound-alerting"),
         ] {
-            assert!(package == owner || !uses(package, dependency), "only {owner} may know {dependency}, not {package}");
+            assert!(
+                package == owner || !uses(package, dependency),
+                "only {owner} may know {dependency}, not {package}"
+            );
         }
     }
     for dependency in ["tokio", "reqwest", "axum", "rdkafka", "deltalake", "rand"] {
@@ -77,7 +80,9 @@ fn pure_modules_read_no_clock_no_environment_and_no_randomness() {
             let text = std::fs::read_to_string(&file).expect("a source file");
             // Tests at the end of a file may do as they like.
             let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-            for forbidden in ["Utc::now", "SystemTime::now", "Instant::now", "std::env", "rand::rng", "thread_rng", "OsRng"] {
+            for forbidden in
+                ["Utc::now", "SystemTime::now", "Instant::now", "std::env", "rand::rng", "thread_rng", "OsRng"]
+            {
                 assert!(!code.contains(forbidden), "{} uses {forbidden}: take it as an argument", file.display());
             }
         }
@@ -91,7 +96,10 @@ fn rust_files(path: &Path) -> Vec<std::path::PathBuf> {
     }
     let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
     let paths = entries.map(|entry| entry.expect("a folder entry").path());
-    paths.flat_map(|p| if p.is_dir() { rust_files(&p) } else { vec![p] }).filter(|p| p.extension().is_some_and(|e| e == "rs")).collect()
+    paths
+        .flat_map(|p| if p.is_dir() { rust_files(&p) } else { vec![p] })
+        .filter(|p| p.extension().is_some_and(|e| e == "rs"))
+        .collect()
 }
 
 #[test]

@@ -19,7 +19,8 @@ fn a_port_in_use_is_named() {
 fn unreachable_brokers_are_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let port = free_port();
-    let settings = format!("[bus]\nkind = \"kafka\"\n[kafka]\nbrokers = \"127.0.0.1:{port}\"\n[http]\nlisten = \"127.0.0.1:0\"\n");
+    let settings =
+        format!("[bus]\nkind = \"kafka\"\n[kafka]\nbrokers = \"127.0.0.1:{port}\"\n[http]\nlisten = \"127.0.0.1:0\"\n");
     std::fs::write(folder.path().join("rebound.toml"), settings).expect("written");
     let said = fails(&["up", "--config", "rebound.toml"], folder.path(), 1);
     assert!(said.contains(&format!("127.0.0.1:{port}")), "{said}");
@@ -59,7 +60,17 @@ fn with_an_event(folder: &Path) {
     let rebound = Running::start(folder, "a", &["up", "--data", "data"], &[]).ready();
     let url = format!("http://127.0.0.1:{}", rebound.port);
     succeeds(
-        &["emit", "--url", &url, "--kind", "resource.measured", "--service", "api", "--data", r#"{"resource":"cpu","utilization":0.5}"#],
+        &[
+            "emit",
+            "--url",
+            &url,
+            "--kind",
+            "resource.measured",
+            "--service",
+            "api",
+            "--data",
+            r#"{"resource":"cpu","utilization":0.5}"#,
+        ],
         folder,
     );
     wait_for("the event in SQL", || {
@@ -110,7 +121,8 @@ fn parquet(folder: &Path) -> Option<std::path::PathBuf> {
 fn oversized_and_broken_posts_are_refused_and_counted() {
     let folder = tempfile::tempdir().expect("a folder");
     let rebound = Running::start(folder.path(), "a", &["up", "--data", "data"], &[]).ready();
-    let (status, body) = rebound.post("/v1/events", "application/cloudevents+json", "{\"specversion\":").expect("an answer");
+    let (status, body) =
+        rebound.post("/v1/events", "application/cloudevents+json", "{\"specversion\":").expect("an answer");
     assert_eq!(status, 400, "{body}");
     let (status, _) = rebound.post("/v1/events", "text/html", "<p>").expect("an answer");
     assert_eq!(status, 415);

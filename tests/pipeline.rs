@@ -52,7 +52,8 @@ fn the_demo_injects_detects_recovers_and_verifies() {
 fn write_plan(folder: &Path, pause: &str) {
     let root = folder.display();
     let recover = folder.join("recover.sh");
-    std::fs::write(&recover, format!("#!/bin/sh\necho \"$1\" >> {root}/executed\nsleep {pause}\ntouch {root}/up\n")).expect("written");
+    std::fs::write(&recover, format!("#!/bin/sh\necho \"$1\" >> {root}/executed\nsleep {pause}\ntouch {root}/up\n"))
+        .expect("written");
     let check = folder.join("check.sh");
     std::fs::write(&check, format!("#!/bin/sh\ntest -e {root}/up\n")).expect("written");
     for script in [&recover, &check] {
@@ -123,14 +124,16 @@ fn a_failure_is_recovered_once_and_every_face_shows_it() {
     std::fs::remove_file(folder.path().join("up")).expect("removed");
     wait_for("the recovery", || (lines(&folder.path().join("executed")).len() == 1).then_some(()));
     wait_for("the incident in SQL", || {
-        let rows = sql(folder.path(), "SELECT i.mttr_seconds, r.outcome FROM incidents i JOIN recoveries r USING (incident)");
+        let rows =
+            sql(folder.path(), "SELECT i.mttr_seconds, r.outcome FROM incidents i JOIN recoveries r USING (incident)");
         (rows.len() == 1 && rows[0]["outcome"] == "succeeded" && rows[0]["mttr_seconds"].as_f64()? > 0.0).then_some(())
     });
     // Events by HTTP: a good one, a bad one, and the same good one again.
     let event = measurement("m-1");
     let (status, body) = rebound.post("/v1/events", "application/cloudevents+json", &event).expect("an answer");
     assert_eq!(status, 202, "{body}");
-    let (status, body) = rebound.post("/v1/events", "application/cloudevents+json", &event.replace("0.5", "\"x\"")).expect("an answer");
+    let (status, body) =
+        rebound.post("/v1/events", "application/cloudevents+json", &event.replace("0.5", "\"x\"")).expect("an answer");
     assert_eq!(status, 400, "{body}");
     assert!(body.contains("/data/utilization"), "{body}");
     rebound.post("/v1/events", "application/cloudevents+json", &event).expect("an answer");
@@ -138,7 +141,9 @@ fn a_failure_is_recovered_once_and_every_face_shows_it() {
         (number(folder.path(), "SELECT count(*) FROM events WHERE source = 'load'") == 1.0).then_some(())
     });
     let (_, metrics) = rebound.get("/metrics").expect("metrics");
-    for family in ["rebound_probe_results_total", "rebound_recoveries_total", "rebound_log_rows_total", "rebound_build_info"] {
+    for family in
+        ["rebound_probe_results_total", "rebound_recoveries_total", "rebound_log_rows_total", "rebound_build_info"]
+    {
         assert!(metrics.contains(family), "{family} is missing:\n{metrics}");
     }
     assert_eq!(rebound.stop(), Some(0), "SIGTERM drains");
@@ -150,7 +155,10 @@ fn a_failure_is_recovered_once_and_every_face_shows_it() {
 fn survives_kills(environment: &[(&str, &str)], rounds: usize) {
     let folder = tempfile::tempdir().expect("a folder");
     write_plan(folder.path(), "0.3");
-    let seed = std::env::var("REBOUND_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| u64::from(std::process::id()));
+    let seed = std::env::var("REBOUND_TEST_SEED")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or_else(|| u64::from(std::process::id()));
     let rounds = std::env::var("REBOUND_TEST_ROUNDS").ok().and_then(|s| s.parse().ok()).unwrap_or(rounds);
     eprintln!("seed {seed}, {rounds} rounds: repeat with REBOUND_TEST_SEED={seed} REBOUND_TEST_ROUNDS={rounds}");
     let mut state = seed;
@@ -240,7 +248,13 @@ fn one_of_two_is_taken_away(name: &str, take: impl Fn(Running) -> Option<Running
         arguments.extend(["--plan", "plan.toml", "--data", &data]);
         Running::start(folder.path(), name, &arguments, &environment).ready()
     };
-    let log = Running::start(folder.path(), "l", &["run", "probe", "log", "--plan", "plan.toml", "--data", "data"], &environment).ready();
+    let log = Running::start(
+        folder.path(),
+        "l",
+        &["run", "probe", "log", "--plan", "plan.toml", "--data", "data"],
+        &environment,
+    )
+    .ready();
     let (a, b) = (run("a", &["alert", "recover", "serve"]), run("b", &["alert", "recover", "serve"]));
     std::fs::remove_file(folder.path().join("up")).expect("removed");
     wait_for("the recovery to begin", || (!lines(&folder.path().join("executed")).is_empty()).then_some(()));
@@ -261,7 +275,9 @@ fn one_of_two_is_taken_away(name: &str, take: impl Fn(Running) -> Option<Running
     });
     if let Some(back) = back {
         // The paused one finds out that it was replaced, and goes on as a member.
-        wait_for("the paused instance to be ready again", || matches!(back.get("/readyz"), Some((200, _))).then_some(()));
+        wait_for("the paused instance to be ready again", || {
+            matches!(back.get("/readyz"), Some((200, _))).then_some(())
+        });
         assert_eq!(back.stop(), Some(0));
     }
     assert_eq!(other.stop(), Some(0));

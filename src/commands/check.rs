@@ -12,9 +12,8 @@ use crate::config::Config;
 pub(crate) fn load_plan(path: &Path) -> Result<Plan> {
     let text = std::fs::read_to_string(path).with_context(|| format!("the plan {} can't be read", path.display()))?;
     let folder = path.canonicalize().ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
-    Plan::parse_in(&text, &path.display().to_string(), &folder.display().to_string()).map_err(|errors| {
-        anyhow::anyhow!("the plan {} does not hold together:\n{errors}", path.display())
-    })
+    Plan::parse_in(&text, &path.display().to_string(), &folder.display().to_string())
+        .map_err(|errors| anyhow::anyhow!("the plan {} does not hold together:\n{errors}", path.display()))
 }
 
 pub(crate) fn check(config: &Config, file: Option<PathBuf>, print: bool) -> Result<Done> {
@@ -23,7 +22,9 @@ pub(crate) fn check(config: &Config, file: Option<PathBuf>, print: bool) -> Resu
     }
     let Some(path) = file.as_ref().or(config.plan.as_ref()) else {
         if !print {
-            println!("the settings are good; there is no plan to check: name one with --plan FILE or `plan` in the settings");
+            println!(
+                "the settings are good; there is no plan to check: name one with --plan FILE or `plan` in the settings"
+            );
         }
         return Ok(Done::Good);
     };

@@ -53,7 +53,8 @@ pub(crate) async fn emit(emit: Emit) -> Result<Done> {
     };
     let mut client = reqwest::Client::builder().timeout(Duration::from_secs(60));
     if let Some(file) = &emit.token_file {
-        let token = std::fs::read_to_string(file).with_context(|| format!("the token file {} can't be read", file.display()))?;
+        let token = std::fs::read_to_string(file)
+            .with_context(|| format!("the token file {} can't be read", file.display()))?;
         let mut value = reqwest::header::HeaderValue::from_str(&format!("Bearer {}", token.trim()))?;
         value.set_sensitive(true);
         client = client.default_headers([(reqwest::header::AUTHORIZATION, value)].into_iter().collect());
@@ -117,7 +118,8 @@ async fn send(client: &reqwest::Client, url: &str, batch: &[String]) -> Result<V
             .post(format!("{}/v1/events", url.trim_end_matches('/')))
             .header(reqwest::header::CONTENT_TYPE, "application/x-ndjson")
             .body(batch.join("\n"));
-        let answer = request.send().await.with_context(|| format!("{url} does not answer: is `rebound up` running there?"))?;
+        let answer =
+            request.send().await.with_context(|| format!("{url} does not answer: is `rebound up` running there?"))?;
         let status = answer.status();
         if matches!(status.as_u16(), 429 | 503) {
             let wait = answer.headers().get(reqwest::header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());

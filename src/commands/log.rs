@@ -169,7 +169,8 @@ pub(crate) async fn dlq(config: &Config, command: DlqCommand) -> Result<Done> {
             Ok(Done::Good)
         }
         DlqCommand::Replay { all, class } => {
-            let chosen = |letter: &event_log::DeadLetterEntry| class.as_ref().is_none_or(|class| letter.class == *class);
+            let chosen =
+                |letter: &event_log::DeadLetterEntry| class.as_ref().is_none_or(|class| letter.class == *class);
             let report = event_log::dlq_replay(&bus, &Topic::ALL, all, chosen).await?;
             print(&report, Output::Table).map(|()| Done::Good)
         }

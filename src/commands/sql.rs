@@ -10,7 +10,7 @@ use comfy_table::{Table, presets};
 use rebound_analytics::mttr::{Mttr, mttr as figures_of};
 use rebound_analytics::output::{self, Format};
 use rebound_analytics::session::{Session, SqlLimits};
-use rebound_analytics::trend;
+use rebound_analytics::trend::{self, Every};
 use rebound_schemas::plan::Plan;
 
 use crate::cli::{Done, Output};
@@ -48,12 +48,12 @@ pub(crate) async fn sql(config: &Config, query: &str, output: Output, to: Option
         Some(path) => {
             let file = std::fs::File::create(&path).with_context(|| format!("{} can't be written", path.display()))?;
             let mut file = std::io::BufWriter::new(file);
-            output::write(&result, format, &mut file)?;
+            output::write(format, &result.schema, &result.batches, &mut file)?;
             file.flush()?;
         }
         None => {
-            let mut out = std::io::stdout().lock();
-            output::write(&result, format, &mut out)?;
+            let mut out = std::io::stdout();
+            output::write(format, &result.schema, &result.batches, &mut out)?;
             out.flush()?;
         }
     }
@@ -68,20 +68,22 @@ pub(crate) async fn mttr(config: &Config, every: Option<String>, output: Output)
     let session = open(config, plan.clone()).await?;
     let record = session.record().await?;
     if let Some(every) = every {
-        let trend = trend::mttr_trend(&record, &every)?;
+        let every = Every::parse(&every)
+            .with_context(|| format!("--every {every:?} is no period: write 1d, 1w, 1mo or 1q"))?;
+        let trend = trend::mttr_trend(&record, None, every)?;
         match output {
             Output::Json => println!("{}", serde_json::to_string_pretty(&trend)?),
             Output::Csv => {
-                println!("period_start,n,median_s,p90_s,rolling_mean_s");
+                println!("start,n,median_s,p90_s,rolling_mean_s");
                 for row in &trend {
-                    println!("{},{},{},{},{}", row.start, row.n, row.median, row.p90, row.rolling_mean);
+                    println!("{},{},{},{},{}", row.start.date_naive(), row.n, row.median, row.p90, row.rolling_mean);
                 }
             }
             Output::Table | Output::Parquet => {
                 let rows = trend.iter().map(|row| {
                     let seconds = [row.median, row.p90, row.rolling_mean].map(|s| format!("{s:.1}"));
                     let [median, p90, rolling] = seconds;
-                    vec![row.start.to_string(), row.n.to_string(), median, p90, rolling]
+                    vec![row.start.date_naive().to_string(), row.n.to_string(), median, p90, rolling]
                 });
                 print_table(&["period", "n", "median s", "p90 s", "4-period mean s"], rows);
             }
@@ -92,7 +94,9 @@ pub(crate) async fn mttr(config: &Config, every: Option<String>, output: Output)
     match output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
         Output::Csv => {
-            println!("service,n,median_s,median_low_s,median_high_s,p90_s,p95_s,geometric_mean_s,mean_s,km_median_s,open,rto_attainment");
+            println!(
+                "service,n,median_s,median_low_s,median_high_s,p90_s,p95_s,geometric_mean_s,mean_s,km_median_s,open,rto_attainment"
+            );
             for (service, figures) in lines(&report.overall, &report.services) {
                 println!("{service},{}", columns(figures, |f| f.to_string()).join(","));
             }
@@ -104,8 +108,18 @@ pub(crate) async fn mttr(config: &Config, every: Option<String>, output: Output)
                 row
             });
             let header = [
-                "service", "n", "median s", "95 % from", "to", "p90 s", "p95 s", "geo. mean s", "mean s", "KM median s",
-                "open", "RTO met",
+                "service",
+                "n",
+                "median s",
+                "95 % from",
+                "to",
+                "p90 s",
+                "p95 s",
+                "geo. mean s",
+                "mean s",
+                "KM median s",
+                "open",
+                "RTO met",
             ];
             print_table(&header, rows);
         }

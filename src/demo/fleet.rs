@@ -92,7 +92,8 @@ impl Fleet {
     /// The fleet that was created in this folder.
     pub(crate) fn open(state: &Path) -> Result<Self> {
         let file = state.join("fleet.json");
-        let text = std::fs::read(&file).with_context(|| format!("{} can't be read: is the demo running?", file.display()))?;
+        let text =
+            std::fs::read(&file).with_context(|| format!("{} can't be read: is the demo running?", file.display()))?;
         serde_json::from_slice(&text).with_context(|| format!("{} is not a fleet", file.display()))
     }
 

@@ -70,7 +70,13 @@ async fn settle(bus: &Arc<dyn EventBus>) -> Result<()> {
 }
 
 /// One service's past, oldest first.
-fn imagine(plan: &Arc<Plan>, service: &ServiceId, start: DateTime<Utc>, end: DateTime<Utc>, seed: u64) -> Result<Vec<Event>> {
+fn imagine(
+    plan: &Arc<Plan>,
+    service: &ServiceId,
+    start: DateTime<Utc>,
+    end: DateTime<Utc>,
+    seed: u64,
+) -> Result<Vec<Event>> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut engine = Engine::new(plan.clone());
     engine.own_where(|own| own == service);
@@ -108,7 +114,8 @@ fn imagine(plan: &Arc<Plan>, service: &ServiceId, start: DateTime<Utc>, end: Dat
             data: observed(&mut random, probe.clone(), failed).into(),
         };
         let decided = engine.handle(&observation, at);
-        let troubled = failed || !decided.is_empty() || engine.status(service, at).is_some_and(|s| s.incident.is_some());
+        let troubled =
+            failed || !decided.is_empty() || engine.status(service, at).is_some_and(|s| s.incident.is_some());
         past.push(observation);
         let triggered: Vec<_> = decided.iter().filter_map(trigger_of).collect();
         past.extend(decided);
@@ -170,7 +177,8 @@ fn recovered(
     let began = at + TimeDelta::milliseconds(40);
     let done = back.max(began + TimeDelta::seconds(1));
     let verified = done + TimeDelta::seconds(20);
-    let duration_ms = |from: DateTime<Utc>, to: DateTime<Utc>| u64::try_from((to - from).num_milliseconds()).unwrap_or(0);
+    let duration_ms =
+        |from: DateTime<Utc>, to: DateTime<Utc>| u64::try_from((to - from).num_milliseconds()).unwrap_or(0);
     let event = |what: &str, occurred_at: DateTime<Utc>, data: EventData| Event {
         id: EventId::derive(recovery.as_str(), what),
         source: Source::new(rebound_alerting::runner::SOURCE).expect("a constant source"),

@@ -141,7 +141,8 @@ fn prepare(data: &Path) -> Result<()> {
         if let Ok(fleet) = Fleet::open(&data.join("demo")) {
             fleet.stop_all();
         }
-        std::fs::remove_dir_all(data).with_context(|| format!("the earlier demo in {} can't be removed", data.display()))?;
+        std::fs::remove_dir_all(data)
+            .with_context(|| format!("the earlier demo in {} can't be removed", data.display()))?;
     } else if data.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
         bail!("{} holds something that no demo made: choose another folder with --data", data.display());
     }
@@ -285,4 +286,3 @@ struct MttrSummary {
     median: Option<f64>,
     p90: Option<f64>,
 }
-

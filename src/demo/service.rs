@@ -53,7 +53,8 @@ pub(crate) fn fault_file(state: &Path, name: &str) -> PathBuf {
 /// Serves until it is killed.
 pub(crate) async fn serve(service: DemoService) -> Result<()> {
     let address = SocketAddr::from(([127, 0, 0, 1], service.port));
-    let listener = TcpListener::bind(address).await.with_context(|| format!("{} can't listen on {address}", service.name))?;
+    let listener =
+        TcpListener::bind(address).await.with_context(|| format!("{} can't listen on {address}", service.name))?;
     // Written whole or not at all: the fleet reads it at any time.
     let pid = pid_file(&service.state, &service.name);
     let draft = pid.with_extension("draft");

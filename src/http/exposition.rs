@@ -100,7 +100,10 @@ mod tests {
         check("", false);
         check("*/*", false);
         check("text/plain;version=0.0.4;q=0.5,*/*;q=0.1", false);
-        check("application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1", true);
+        check(
+            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            true,
+        );
         check("application/openmetrics-text;q=0.4,text/plain;q=0.5", false);
     }
 

@@ -62,7 +62,11 @@ pub(crate) fn router(served: Served, api: Router) -> Router {
         .merge(api)
         .layer(axum::middleware::from_fn_with_state(served.clone(), authorize))
         .with_state(served.clone());
-    Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(ready)).with_state(served).merge(guarded)
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .with_state(served)
+        .merge(guarded)
 }
 
 async fn metrics(State(served): State<Served>, headers: HeaderMap) -> Response {
@@ -103,7 +107,8 @@ fn equal(a: &[u8], b: &[u8]) -> bool {
 /// Reads the token that requests must show.
 pub(crate) fn token(file: Option<&Path>) -> Result<Option<Arc<str>>> {
     let Some(file) = file else { return Ok(None) };
-    let text = std::fs::read_to_string(file).with_context(|| format!("[http] token_file {} can't be read", file.display()))?;
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("[http] token_file {} can't be read", file.display()))?;
     let token = text.trim();
     anyhow::ensure!(token.len() >= 16, "[http] token_file {}: a token has at least 16 characters", file.display());
     Ok(Some(token.into()))
@@ -120,14 +125,20 @@ impl Listener {
     /// Takes the address now, so that a port in use is known before anything else starts.
     pub(crate) async fn bind(settings: &Http) -> Result<Self> {
         let socket = std::net::TcpListener::bind(settings.listen).with_context(|| {
-            format!("[http] listen = \"{}\" can't be listened on: choose another port, or end what uses it", settings.listen)
+            format!(
+                "[http] listen = \"{}\" can't be listened on: choose another port, or end what uses it",
+                settings.listen
+            )
         })?;
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
         let tls = match (&settings.tls_cert, &settings.tls_key) {
             (Some(cert), Some(key)) => {
                 let config = axum_server::tls_rustls::RustlsConfig::from_pem_file(cert, key).await;
-                Some(config.with_context(|| format!("[http] tls_cert {} or tls_key {}", cert.display(), key.display()))?)
+                Some(
+                    config
+                        .with_context(|| format!("[http] tls_cert {} or tls_key {}", cert.display(), key.display()))?,
+                )
             }
             _ => None,
         };

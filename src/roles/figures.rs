@@ -65,14 +65,34 @@ impl Figures {
             p90: Family::default(),
             attainment: Gauge::default(),
         };
-        registry.register("rebound_service_healthy", "1 if every probe of the service is healthy, 0 if it has failed; absent if unobserved", figures.healthy.clone());
+        registry.register(
+            "rebound_service_healthy",
+            "1 if every probe of the service is healthy, 0 if it has failed; absent if unobserved",
+            figures.healthy.clone(),
+        );
         registry.register("rebound_incidents_open", "Incidents that have not been resolved", figures.open.clone());
-        registry.register("rebound_recoveries_in_progress", "Recoveries that have begun and not ended", figures.in_progress.clone());
+        registry.register(
+            "rebound_recoveries_in_progress",
+            "Recoveries that have begun and not ended",
+            figures.in_progress.clone(),
+        );
         registry.register("rebound_recoveries", "Recoveries that ended", figures.recoveries.clone());
-        registry.register("rebound_recovery_duration_seconds", "From the start of a recovery to its end", figures.durations.clone());
-        registry.register("rebound_mttr_median_seconds", "Median recovery time (first success minus first failure)", figures.median.clone());
+        registry.register(
+            "rebound_recovery_duration_seconds",
+            "From the start of a recovery to its end",
+            figures.durations.clone(),
+        );
+        registry.register(
+            "rebound_mttr_median_seconds",
+            "Median recovery time (first success minus first failure)",
+            figures.median.clone(),
+        );
         registry.register("rebound_mttr_p90_seconds", "90th percentile of the recovery time", figures.p90.clone());
-        registry.register("rebound_rto_attainment_ratio", "Share of incidents that met their recovery time objective", figures.attainment.clone());
+        registry.register(
+            "rebound_rto_attainment_ratio",
+            "Share of incidents that met their recovery time objective",
+            figures.attainment.clone(),
+        );
         figures
     }
 

@@ -24,7 +24,7 @@ use rebound_ingest::bus::kafka::{KafkaBus, KafkaSettings};
 use rebound_ingest::bus::{EventBus, Partition};
 use rebound_ingest::intake::{self, Intake, IntakeMetrics, IntakeSettings};
 use rebound_ingest::log::{self as event_log, LogLocation, LogMetrics, LogSettings};
-use rebound_ingest::probe::scheduler::{ProbeMetrics, ProbeSettings, run_probes};
+use rebound_ingest::probe::{ProbeMetrics, ProbeSettings, run_probes};
 use rebound_schemas::plan::Plan;
 use rebound_schemas::{SiteId, Topic};
 use tokio::signal::unix::{SignalKind, signal};
@@ -54,8 +54,7 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Probe, Self::Intake, Self::Log, Self::Alert, Self::Recover, Self::Serve];
+    pub(crate) const ALL: [Self; 6] = [Self::Probe, Self::Intake, Self::Log, Self::Alert, Self::Recover, Self::Serve];
 }
 
 /// What stops together, in this order.
@@ -122,7 +121,8 @@ impl Process {
             Some(path) => Some(Arc::new(crate::commands::check::load_plan(path)?)),
             None => None,
         };
-        let needing: Vec<_> = [Role::Probe, Role::Alert, Role::Recover].into_iter().filter(|r| roles.contains(r)).collect();
+        let needing: Vec<_> =
+            [Role::Probe, Role::Alert, Role::Recover].into_iter().filter(|r| roles.contains(r)).collect();
         if plan.is_none() && !needing.is_empty() {
             tracing::warn!("there is no plan: nothing is probed and nothing is decided (name one with --plan FILE)");
         }
@@ -166,12 +166,7 @@ impl Process {
         self.roles.contains(&role)
     }
 
-    fn spawn(
-        &mut self,
-        stage: Stage,
-        name: &'static str,
-        work: impl Future<Output = Result<()>> + Send + 'static,
-    ) {
+    fn spawn(&mut self, stage: Stage, name: &'static str, work: impl Future<Output = Result<()>> + Send + 'static) {
         *self.running.entry(stage).or_default() += 1;
         self.tasks.spawn(async move { (stage, name, work.await) });
     }
@@ -199,7 +194,7 @@ impl Process {
         let mut api = axum::Router::new();
         if self.has(Role::Intake) {
             let mut settings = IntakeSettings::default();
-            settings.labels.service = self.config.http.alertmanager_label.clone();
+            settings.labels.service = vec![self.config.http.alertmanager_label.clone()];
             let intake = Intake::new(self.bus.clone(), settings, IntakeMetrics::new(&mut registry));
             api = api.merge(intake::router(intake));
         }
@@ -263,7 +258,9 @@ impl Process {
             let ready = self.readiness.role("recover");
             self.spawn(Stage::Deciders, "recover", async move {
                 let tenure = |held| role.clone().run(held, ready.clone());
-                tenure::serve(&bus, recover::GROUP, Topic::Recoveries, &stop, &ready, tenure).await.context("recoveries")
+                tenure::serve(&bus, recover::GROUP, Topic::Recoveries, &stop, &ready, tenure)
+                    .await
+                    .context("recoveries")
             });
         }
         Ok(())

@@ -142,15 +142,7 @@ impl Role {
         stop: Stop,
     ) -> (RecoveryId, Result<(), RunnerError>) {
         let settings = Settings::default();
-        let run = run_recovery(
-            &self.plan,
-            &triggered,
-            &self.runner,
-            &mut journal,
-            &mut observations,
-            &settings,
-            &stop,
-        );
+        let run = run_recovery(&self.plan, &triggered, &self.runner, &mut journal, &mut observations, &settings, &stop);
         let result = Box::pin(run).await.map(|outcome| {
             tracing::info!(recovery = %id, service = %triggered.subject, %outcome, "recovery ended");
         });

@@ -176,9 +176,10 @@ impl View {
 pub(crate) async fn follow(view: Arc<View>, bus: Arc<dyn EventBus>, ready: Arc<AtomicBool>) -> Result<(), BusError> {
     let take = |event: &Event| view.take(std::slice::from_ref(event));
     let mut on = fold_decisions(&bus, take).await?;
-    let lookback = view.plan.as_deref().map_or(TimeDelta::zero(), |plan| {
-        TimeDelta::from_std(lookback(plan)).unwrap_or(TimeDelta::days(1))
-    });
+    let lookback = view
+        .plan
+        .as_deref()
+        .map_or(TimeDelta::zero(), |plan| TimeDelta::from_std(lookback(plan)).unwrap_or(TimeDelta::days(1)));
     for number in 0..bus.partitions() {
         on.push(fold_observations(&bus, number, Utc::now() - lookback, None, take).await?);
     }

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use chrono::Utc;
+use rebound_schemas::Topic;
 use tokio::sync::{mpsc, oneshot};
 
 use super::block::Builder;
