@@ -84,7 +84,8 @@ async fn owned(member: &mut Box<dyn Membership>, count: usize) -> (BTreeSet<i32>
             assert!(generation > newest, "generations grow");
             newest = generation;
             for partition in partitions {
-                assert_eq!(if gained { own.insert(partition) } else { own.remove(&partition) }, true);
+                let new = if gained { own.insert(partition) } else { own.remove(&partition) };
+                assert!(new, "{partition} was {}", if gained { "owned already" } else { "not owned" });
             }
         }
     };

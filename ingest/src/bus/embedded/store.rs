@@ -287,7 +287,7 @@ impl Store {
     /// The offset of the first record taken in at or after `time`.
     pub(super) fn offset_at(&self, log: &Log, time: DateTime<Utc>) -> Result<Offset, BusError> {
         // A fraction of a millisecond rounds up: what was taken in before it is not wanted.
-        let ms = time.timestamp_millis() + i64::from(time.timestamp_subsec_nanos() % 1_000_000 != 0);
+        let ms = time.timestamp_millis() + i64::from(!time.timestamp_subsec_nanos().is_multiple_of(1_000_000));
         let ends = *log.ends.borrow();
         self.first_block(log, ends, |block| block.ingested_ms() >= ms)
     }

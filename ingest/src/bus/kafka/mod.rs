@@ -332,7 +332,7 @@ impl EventBus for KafkaBus {
 
     async fn offset_at(&self, partition: Partition, time: DateTime<Utc>) -> Result<Offset, BusError> {
         self.check(partition)?;
-        let ms = time.timestamp_millis() + i64::from(time.timestamp_subsec_nanos() % 1_000_000 != 0);
+        let ms = time.timestamp_millis() + i64::from(!time.timestamp_subsec_nanos().is_multiple_of(1_000_000));
         let list = self.list(partition, rdkafka::Offset::Offset(ms.max(0)))?;
         let queries = Arc::clone(&self.queries);
         let found = blocking(move || {
