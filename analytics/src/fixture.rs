@@ -188,7 +188,12 @@ impl Log {
             let columns = schema.fields().iter().map(|field| column(field.name(), field.data_type())).collect();
             RecordBatch::try_new(schema, columns).unwrap()
         });
-        let write = self.table.clone().write(batches.collect::<Vec<_>>());
+        let mut batches: Vec<_> = batches.collect();
+        // A log in which nothing happened yet has its columns all the same.
+        if batches.is_empty() {
+            batches.push(RecordBatch::new_empty(table_schema()));
+        }
+        let write = self.table.clone().write(batches);
         self.table = write.with_partition_columns([PARTITION_COLUMN]).await.unwrap();
     }
 

@@ -1,10 +1,12 @@
 //! What SQL may run: one statement that reads, of a bounded size and depth, without functions that make something
 //! huge out of nothing. Pure: text in, a statement or the reason why not out.
 
+use std::ops::ControlFlow;
+
 use datafusion::error::DataFusionError;
 use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
-use datafusion::sql::sqlparser::ast::Statement as Sql;
+use datafusion::sql::sqlparser::ast::{Statement as Sql, visit_relations};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
@@ -13,8 +15,12 @@ use crate::tables::TABLES;
 
 /// Longest statement, in bytes.
 const MAX_SQL_BYTES: usize = 64 * 1024;
-/// Most words and signs of a statement: planners recurse over long chains of operators.
-const MAX_TOKENS: usize = 5_000;
+/// Most words and signs of a statement.
+const MAX_TOKENS: usize = 10_000;
+/// Most operators and set operations: planners recurse over chains of them.
+const MAX_OPERATORS: usize = 250;
+/// Most tables, for the same reason.
+const MAX_RELATIONS: usize = 50;
 /// Deepest nesting of parentheses, subqueries and the like.
 const MAX_DEPTH: usize = 50;
 
@@ -40,10 +46,8 @@ pub(crate) fn statement(sql: &str) -> Result<Statement, SqlError> {
     let dialect = PostgreSqlDialect {};
     let tokens = Tokenizer::new(&dialect, sql).tokenize().map_err(|e| SqlError::Invalid(format!("not SQL: {e}")))?;
     let words = tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_))).count();
-    if words > MAX_TOKENS {
-        let message = format!("a statement has at most {MAX_TOKENS} words and signs, this one has {words}");
-        return Err(SqlError::Refused(message));
-    }
+    at_most("words and signs", MAX_TOKENS, words)?;
+    at_most("operators", MAX_OPERATORS, tokens.iter().filter(|token| is_operator(token)).count())?;
     let parser = DFParserBuilder::new(sql).with_dialect(&dialect).with_recursion_limit(MAX_DEPTH).build();
     let mut statements =
         parser.and_then(|mut parser| parser.parse_statements()).map_err(|error| SqlError::Invalid(explain(&error)))?;
@@ -51,7 +55,54 @@ pub(crate) fn statement(sql: &str) -> Result<Statement, SqlError> {
         let message = "give exactly one statement, such as SELECT * FROM incidents".to_owned();
         return Err(SqlError::Refused(message));
     };
-    reads(&statement).map(|()| statement)
+    reads(&statement)?;
+    if let Statement::Statement(sql) = &statement {
+        let mut relations = 0;
+        let _: ControlFlow<()> = visit_relations(sql.as_ref(), |_| {
+            relations += 1;
+            ControlFlow::Continue(())
+        });
+        at_most("tables", MAX_RELATIONS, relations)?;
+    }
+    Ok(statement)
+}
+
+fn at_most(what: &str, limit: usize, found: usize) -> Result<(), SqlError> {
+    if found <= limit {
+        return Ok(());
+    }
+    Err(SqlError::Refused(format!("a statement has at most {limit} {what}, this one has {found}")))
+}
+
+/// Whether a token joins what stands beside it into something deeper. Lists (commas) and names are flat.
+fn is_operator(token: &Token) -> bool {
+    use datafusion::sql::sqlparser::keywords::Keyword;
+    match token {
+        Token::Word(word) => matches!(
+            word.keyword,
+            Keyword::AND
+                | Keyword::OR
+                | Keyword::NOT
+                | Keyword::UNION
+                | Keyword::INTERSECT
+                | Keyword::EXCEPT
+                | Keyword::JOIN
+                | Keyword::BETWEEN
+                | Keyword::LIKE
+                | Keyword::ILIKE
+                | Keyword::IS
+                | Keyword::IN
+                | Keyword::COLLATE
+                | Keyword::AT
+                | Keyword::CASE
+        ),
+        Token::Number(..) | Token::SingleQuotedString(_) | Token::EscapedStringLiteral(_) | Token::Placeholder(_) => {
+            false
+        }
+        Token::Comma | Token::Period | Token::LParen | Token::RParen | Token::SemiColon | Token::EOF => false,
+        Token::Whitespace(_) => false,
+        _ => true,
+    }
 }
 
 fn reads(statement: &Statement) -> Result<(), SqlError> {
@@ -87,6 +138,10 @@ pub(crate) fn limit_functions(state: &mut SessionState) -> Result<(), DataFusion
 pub(crate) fn explain(error: &DataFusionError) -> String {
     let text = error.strip_backtrace();
     let text = text.trim_start_matches("Error during planning: ").trim_start_matches("Schema error: ");
+    if let Some(parser) = text.strip_prefix("SQL error: ") {
+        let inner = parser.trim_start_matches("ParserError(\"").trim_end_matches("\")");
+        return format!("not SQL that can be read: {inner}");
+    }
     if text.contains("table '") && text.contains("not found") {
         let tables: Vec<_> = TABLES.iter().map(|table| table.name).collect();
         return format!("{text}; there are {}", tables.join(", "));

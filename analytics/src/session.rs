@@ -5,6 +5,7 @@
 //! [`tables`](crate::tables) and nothing else: no file, no URL, no external table can be named.
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,9 @@ use futures::StreamExt;
 use rebound_schemas::incident::Record;
 use rebound_schemas::plan::Plan;
 use rebound_schemas::table::ReadError;
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 
 use crate::follow::{Follower, Repeats};
 use crate::tables::{TABLES, Table};
@@ -114,9 +117,45 @@ impl QueryResult {
     }
 }
 
+/// Stack of a thread that plans and runs SQL: planners recurse deeper than usual threads have room for. Reserved
+/// address space, of which only what is used is ever memory.
+const STACK_BYTES: usize = 64 << 20;
+
+/// Threads for SQL alone, so that a heavy query does not keep the other roles of the process waiting.
+#[derive(Debug)]
+struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn new() -> std::io::Result<Self> {
+        let threads = std::thread::available_parallelism().map_or(2, NonZero::get);
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads(threads).thread_name("sql").thread_stack_size(STACK_BYTES).enable_all();
+        builder.build().map(|runtime| Self(Some(runtime)))
+    }
+
+    fn handle(&self) -> &Handle {
+        self.0.as_ref().expect("the runtime is taken only by drop").handle()
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // Not by dropping the runtime: that waits for its threads, which async code must not.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// An open event log to ask.
 #[derive(Debug)]
 pub struct Session {
+    shared: Arc<Shared>,
+    threads: Threads,
+}
+
+#[derive(Debug)]
+struct Shared {
     follower: Mutex<Follower>,
     runtime: Arc<RuntimeEnv>,
     plan: Option<Arc<Plan>>,
@@ -136,8 +175,10 @@ impl Session {
             )
             .build_arc()
             .map_err(SqlError::Execution)?;
+        let threads = Threads::new().map_err(|error| SqlError::Execution(error.into()))?;
         let follower = Follower::open(location, runtime.clone()).await?;
-        Ok(Self { follower: Mutex::new(follower), runtime, plan, limits })
+        let shared = Shared { follower: Mutex::new(follower), runtime, plan, limits };
+        Ok(Self { shared: Arc::new(shared), threads })
     }
 
     /// Moves to the newest version of the log and gives it; a query does so by itself.
@@ -145,7 +186,7 @@ impl Session {
     /// # Errors
     /// The log can't be read.
     pub async fn refresh(&self) -> Result<u64, SqlError> {
-        let mut follower = self.follower.lock().await;
+        let mut follower = self.shared.follower.lock().await;
         follower.refresh().await?;
         Ok(follower.version().unwrap_or_default())
     }
@@ -155,20 +196,20 @@ impl Session {
     /// # Errors
     /// The log can't be read.
     pub async fn record(&self) -> Result<Arc<Record>, SqlError> {
-        let mut follower = self.follower.lock().await;
+        let mut follower = self.shared.follower.lock().await;
         follower.refresh().await?;
         follower.record().await
     }
 
     /// Rows of the log that the fold could not read: written by a newer build, or damaged.
     pub async fn unreadable(&self) -> usize {
-        self.follower.lock().await.unreadable()
+        self.shared.follower.lock().await.unreadable()
     }
 
     /// The plan that tiers and objectives come from.
     #[must_use]
     pub fn plan(&self) -> Option<&Plan> {
-        self.plan.as_deref()
+        self.shared.plan.as_deref()
     }
 
     /// Answers one statement that reads. `now` is what `now()` says, and until when open incidents last.
@@ -176,11 +217,20 @@ impl Session {
     /// # Errors
     /// The statement is refused or wrong, or it exceeds a limit; see [`SqlError`].
     pub async fn query(&self, sql: &str, now: DateTime<Utc>) -> Result<QueryResult, SqlError> {
-        let timeout = self.limits.timeout;
-        let answer = Box::pin(self.answer(sql, now));
-        tokio::time::timeout(timeout, answer).await.unwrap_or(Err(SqlError::Timeout(timeout)))
+        let timeout = self.shared.limits.timeout;
+        let (shared, sql) = (self.shared.clone(), sql.to_owned());
+        // A set of one task, which is stopped when the caller goes away or the time is over.
+        let mut task = JoinSet::new();
+        task.spawn_on(async move { Box::pin(shared.answer(&sql, now)).await }, self.threads.handle());
+        match tokio::time::timeout(timeout, task.join_next()).await {
+            Ok(Some(Ok(answer))) => answer,
+            Ok(Some(Err(error))) => Err(SqlError::Execution(DataFusionError::External(error.into()))),
+            Ok(None) | Err(_) => Err(SqlError::Timeout(timeout)),
+        }
     }
+}
 
+impl Shared {
     async fn answer(&self, sql: &str, now: DateTime<Utc>) -> Result<QueryResult, SqlError> {
         let statement = guard::statement(sql)?;
         let frame = self.plan_statement(statement, now).await?;
@@ -243,7 +293,7 @@ impl Session {
     ) -> Result<BTreeMap<&'static str, Arc<dyn TableProvider>>, SqlError> {
         let mut follower = self.follower.lock().await;
         follower.refresh().await?;
-        let plan = self.plan();
+        let plan = self.plan.as_deref();
         let wants = |name: &str| named.contains(&name);
         let record = match ["alerts", "incidents", "recoveries", "recovery_steps", "services"].into_iter().any(wants) {
             true => follower.record().await?,
