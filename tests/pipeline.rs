@@ -36,10 +36,10 @@ fn the_demo_injects_detects_recovers_and_verifies() {
     // The figures are what SQL says over the log that it left.
     let close = |name: &str, query: &str| {
         let (told, asked) = (summary["mttr_s"][name].as_f64().expect("a figure"), number(folder.path(), query));
-        assert!((told - asked).abs() < 1e-6, "{name}: told {told}, SQL says {asked}");
+        assert!((told - asked).abs() < 1e-4, "{name}: told {told}, SQL says {asked}");
     };
     close("n", "SELECT count(mttr_seconds) FROM incidents");
-    close("median", "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY mttr_seconds) FROM incidents");
+    close("median", "SELECT median(mttr_seconds) FROM incidents");
     close("p90", "SELECT percentile_cont(0.9) WITHIN GROUP (ORDER BY mttr_seconds) FROM incidents");
     let stages = "SELECT count(*) FROM recoveries WHERE outcome = 'succeeded'";
     assert!(number(folder.path(), stages) >= count("injected") as f64);

@@ -139,7 +139,7 @@ async fn latencies(samples: usize, config: &Config) -> Result<(Vec<Duration>, Ve
     config.plan = Some(file);
     let mut process = Process::prepare(config.clone(), vec![Role::Log, Role::Alert]).await?;
     process.start().await?;
-    let bus = process.bus().clone();
+    let bus = process.handle().bus.clone();
     let triggers = triggers(samples, &bus).await?;
     let queryable = queryable(samples.min(50), &config, &bus).await?;
     process.stop().await?;

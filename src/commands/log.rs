@@ -92,7 +92,7 @@ pub(crate) fn print(value: &impl Serialize, output: Output) -> Result<()> {
         }
         (serde_json::Value::Object(members), _) => {
             let mut table = Table::new();
-            table.load_preset(presets::NOTHING);
+            table.load_style(presets::NOTHING);
             table.add_rows(members.iter().map(|(name, value)| [name.replace('_', " "), text(value)]));
             println!("{table}");
         }
@@ -155,7 +155,7 @@ pub(crate) async fn dlq(config: &Config, command: DlqCommand) -> Result<Done> {
                 }
                 Output::Table | Output::Parquet => {
                     let mut table = Table::new();
-                    table.load_preset(presets::NOTHING);
+                    table.load_style(presets::NOTHING);
                     table.set_header(["topic", "partition", "offset", "class", "reason", "begins with"]);
                     table.add_rows(letters.iter().map(|l| {
                         let begin: String = l.excerpt.chars().take(40).collect();

@@ -156,7 +156,7 @@ fn columns(figures: &Mttr, number: impl Fn(f64) -> String) -> Vec<String> {
 
 fn print_table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     table.set_header(header);
     table.add_rows(rows);
     println!("{table}");

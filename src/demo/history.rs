@@ -23,7 +23,7 @@ use rebound_schemas::event::{
 use rebound_schemas::plan::Plan;
 use rebound_schemas::{Event, EventData, EventId, IncidentId, ServiceId, Source, StepId, Topic};
 
-use crate::roles::{Process, alert, recover, tenure};
+use crate::roles::{Handle, alert, recover, tenure};
 
 /// Between two probes of a service while it is healthy, and while it is not.
 const CALM: TimeDelta = TimeDelta::minutes(5);
@@ -34,8 +34,8 @@ const BETWEEN_FAILURES_DAYS: f64 = 11.0;
 const BATCH: usize = 5_000;
 
 /// Appends the past to the bus, and sets the deciding groups behind it.
-pub(super) async fn fill(process: &Process, length: Duration, seed: u64, progress: bool) -> Result<()> {
-    let plan = process.plan().context("the demo has a plan")?.clone();
+pub(super) async fn fill(process: &Handle, length: Duration, seed: u64, progress: bool) -> Result<()> {
+    let plan = process.plan.clone().context("the demo has a plan")?;
     let now = Utc::now();
     let length = TimeDelta::from_std(length).ok().filter(|l| *l <= TimeDelta::days(3660));
     let start = now - length.context("--history takes ten years at most")?;
@@ -48,13 +48,13 @@ pub(super) async fn fill(process: &Process, length: Duration, seed: u64, progres
         for topic in Topic::ALL {
             let records: Vec<_> = past.iter().filter(|e| e.kind().topic() == topic).map(tenure::record).collect();
             for batch in records.chunks(BATCH) {
-                process.bus().append(Stream::Events(topic), batch.to_vec()).await?;
+                process.bus.append(Stream::Events(topic), batch.to_vec()).await?;
             }
         }
         bar.inc(1);
     }
     bar.finish_and_clear();
-    settle(process.bus()).await
+    settle(&process.bus).await
 }
 
 /// Sets the deciding groups behind what is on the bus: it is history to them.

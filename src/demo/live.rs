@@ -15,7 +15,7 @@ use rebound_analytics::mttr;
 use super::Summary;
 use crate::cli::Output;
 use crate::config::Config;
-use crate::roles::Process;
+use crate::roles::Handle;
 use crate::roles::view::{Row, ServiceState};
 
 /// The demo's screen.
@@ -27,7 +27,7 @@ pub(super) struct Screen {
 
 impl Screen {
     /// A screen that draws in place if this is a terminal; `talk` says whether it may print lines at all.
-    pub(super) fn new(process: &Process, talk: bool) -> Self {
+    pub(super) fn new(process: &Handle, talk: bool) -> Self {
         let terminal = talk && std::io::stderr().is_terminal();
         let bar = terminal.then(|| {
             let bar = ProgressBar::new_spinner();
@@ -39,8 +39,8 @@ impl Screen {
         let screen = Self { bar, lines: talk, last: Vec::new() };
         screen.say(&format!(
             "metrics {}/metrics · state {}/api/v1/services · Ctrl-C ends",
-            process.url(),
-            process.url()
+            process.url,
+            process.url
         ));
         screen
     }
@@ -56,8 +56,8 @@ impl Screen {
     }
 
     /// Draws the state of now.
-    pub(super) fn draw(&mut self, process: &Process, injected: usize) {
-        let rows = process.view().rows();
+    pub(super) fn draw(&mut self, process: &Handle, injected: usize) {
+        let rows = process.view.rows();
         for row in &rows {
             let name = row.service.to_string();
             match self.last.iter_mut().find(|(known, _)| *known == name) {
@@ -68,8 +68,8 @@ impl Screen {
             self.say(&change(row));
         }
         let Some(bar) = &self.bar else { return };
-        let figures = process.view().with_record(|record| {
-            let report = mttr::mttr(record, process.plan().map(AsRef::as_ref), Utc::now());
+        let figures = process.view.with_record(|record| {
+            let report = mttr::mttr(record, process.plan.as_deref(), Utc::now());
             let verified = record.recoveries().filter(|r| r.verified == Some(true)).count();
             let recover = report.overall.recover;
             let times = recover.map_or_else(
@@ -106,7 +106,7 @@ fn change(row: &Row) -> String {
 
 fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     table.set_header(["service", "tier", "state", "since", "why"]);
     for row in rows {
         let color = match row.state {
@@ -154,7 +154,7 @@ pub(super) fn print(summary: &Summary, output: Output, config: &Config, since: O
         }
         Output::Table | Output::Parquet => {
             let mut table = Table::new();
-            table.load_preset(presets::NOTHING);
+            table.load_style(presets::NOTHING);
             table.add_row(["failures injected", &summary.injected.to_string()]);
             table.add_row(["  detected", &summary.detected.to_string()]);
             table.add_row(["  recovered", &summary.recovered.to_string()]);

@@ -23,7 +23,7 @@ use rebound_schemas::{Event, EventId, ServiceId, Source, Topic};
 
 use crate::cli::{Done, Output};
 use crate::config::Config;
-use crate::roles::{Process, Role, tenure};
+use crate::roles::{Handle, Process, Role, tenure};
 use fleet::{Fault, Fleet};
 
 /// A fault is injected this long before the end at the latest, so that its recovery can be seen.
@@ -119,13 +119,14 @@ pub(crate) async fn demo(demo: Demo, mut config: Config) -> Result<Done> {
 
     let mut process = Process::prepare(config.clone(), Role::ALL.to_vec()).await?;
     if let Some(length) = demo.history {
-        history::fill(&process, length, demo.seed, demo.output == Output::Table).await?;
+        history::fill(process.handle(), length, demo.seed, demo.output == Output::Table).await?;
     }
     let began = Utc::now();
     process.start().await?;
-    let mut screen = live::Screen::new(&process, demo.output == Output::Table);
+    let looks = process.handle().clone();
+    let mut screen = live::Screen::new(&looks, demo.output == Output::Table);
     let injected = tokio::select! {
-        injected = break_things(&demo, fleet, &process, &mut screen) => injected?,
+        injected = break_things(&demo, fleet, &looks, &mut screen) => injected?,
         failed = process.failed() => return Err(failed),
     };
     screen.close();
@@ -163,7 +164,7 @@ struct Injected {
 async fn break_things(
     demo: &Demo,
     fleet: &Fleet,
-    process: &Process,
+    process: &Handle,
     screen: &mut live::Screen,
 ) -> Result<Vec<Injected>> {
     let started = Instant::now();
@@ -180,13 +181,13 @@ async fn break_things(
             () = &mut interrupt => break,
             () = tokio::time::sleep(Duration::from_millis(200)) => {}
         }
-        let settled = process.view().all_healthy();
+        let settled = process.view.all_healthy();
         if let Some(fault) = &waiting {
             let incident = |record: &rebound_schemas::incident::Record| {
                 let seen = |i: &Incident| i.service == fault.service && i.first_failure_at >= fault.at && !i.is_open();
                 record.incidents().any(|i| seen(&i))
             };
-            let over = settled && process.view().with_record(incident);
+            let over = settled && process.view.with_record(incident);
             let lost = Utc::now() - fault.at > chrono::TimeDelta::from_std(PATIENCE)?;
             if over || lost {
                 injected.extend(waiting.take());
@@ -210,7 +211,7 @@ async fn break_things(
 
 async fn inject(
     fleet: &Fleet,
-    process: &Process,
+    process: &Handle,
     screen: &live::Screen,
     victim: &str,
     fault: Fault,
@@ -228,7 +229,7 @@ async fn inject(
         plan: None,
         data: data.into(),
     };
-    process.bus().append(rebound_ingest::bus::Stream::Events(Topic::Recoveries), vec![tenure::record(&event)]).await?;
+    process.bus.append(rebound_ingest::bus::Stream::Events(Topic::Recoveries), vec![tenure::record(&event)]).await?;
     Ok(Injected { service, at })
 }
 

@@ -59,9 +59,9 @@ pub(crate) struct Served {
 pub(crate) fn router(served: Served, api: Router) -> Router {
     let guarded = Router::new()
         .route("/metrics", get(metrics))
+        .with_state(served.clone())
         .merge(api)
-        .layer(axum::middleware::from_fn_with_state(served.clone(), authorize))
-        .with_state(served.clone());
+        .layer(axum::middleware::from_fn_with_state(served.clone(), authorize));
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))

@@ -17,6 +17,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use rebound_analytics::mttr;
 use rebound_schemas::RecoveryId;
+use rebound_schemas::incident::Record;
 
 use super::view::View;
 
@@ -101,13 +102,19 @@ impl Figures {
         let mut every = tokio::time::interval(EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut counted = HashSet::new();
+        let mut folded = None;
         loop {
             every.tick().await;
-            self.refresh(view, &mut counted);
+            self.show_states(view);
+            // The figures cost a bootstrap a service: only what was folded since can have changed them.
+            let events = view.with_record(Record::events);
+            if folded.replace(events) != Some(events) {
+                self.show_figures(view, &mut counted);
+            }
         }
     }
 
-    fn refresh(&self, view: &View, counted: &mut HashSet<RecoveryId>) {
+    fn show_states(&self, view: &View) {
         for row in view.rows() {
             let label = ServiceLabel { service: row.service.to_string() };
             match row.state.as_gauge() {
@@ -119,6 +126,9 @@ impl Figures {
                 }
             }
         }
+    }
+
+    fn show_figures(&self, view: &View, counted: &mut HashSet<RecoveryId>) {
         view.with_record(|record| {
             let mut in_progress = 0;
             for recovery in record.recoveries() {
@@ -140,7 +150,9 @@ impl Figures {
             if let Some(share) = report.overall.rto.share() {
                 self.attainment.set(share);
             }
-            for (service, figures) in report.services.into_iter().filter(|(s, _)| view.knows(s)) {
+            // Services that the plan does not name (from outside) get no series of their own: labels stay bounded.
+            let known = |service: &str| view.plan().is_some_and(|plan| plan.services().contains_key(service));
+            for (service, figures) in report.services.into_iter().filter(|(service, _)| known(service)) {
                 if let Some(recover) = figures.recover {
                     let label = ServiceLabel { service };
                     self.median.get_or_create(&label).set(recover.median);

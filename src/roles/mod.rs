@@ -69,15 +69,22 @@ enum Stage {
 /// How long each stage may take to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What others may look at while a process runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Handle {
+    pub(crate) plan: Option<Arc<Plan>>,
+    pub(crate) bus: Arc<dyn EventBus>,
+    pub(crate) view: Arc<View>,
+    /// Where it listens.
+    pub(crate) url: String,
+}
+
 /// A process with its bus open and its address taken; its roles run from [`Process::start`] to [`Process::stop`].
 pub(crate) struct Process {
     config: Config,
     roles: Vec<Role>,
-    plan: Option<Arc<Plan>>,
-    bus: Arc<dyn EventBus>,
+    handle: Handle,
     listener: Option<Listener>,
-    url: String,
-    view: Arc<View>,
     readiness: Readiness,
     stops: BTreeMap<Stage, CancellationToken>,
     tasks: JoinSet<(Stage, &'static str, Result<()>)>,
@@ -131,11 +138,8 @@ impl Process {
         let view = Arc::new(View::new(plan.clone()));
         let stages = [Stage::Sources, Stage::Deciders, Stage::Log, Stage::Http];
         Ok(Self {
-            url: listener.url(),
+            handle: Handle { plan, bus, view, url: listener.url() },
             listener: Some(listener),
-            plan,
-            bus,
-            view,
             readiness: Readiness::default(),
             stops: stages.into_iter().map(|stage| (stage, CancellationToken::new())).collect(),
             tasks: JoinSet::new(),
@@ -145,21 +149,8 @@ impl Process {
         })
     }
 
-    pub(crate) fn bus(&self) -> &Arc<dyn EventBus> {
-        &self.bus
-    }
-
-    pub(crate) fn plan(&self) -> Option<&Arc<Plan>> {
-        self.plan.as_ref()
-    }
-
-    pub(crate) fn view(&self) -> &View {
-        &self.view
-    }
-
-    /// Where it listens.
-    pub(crate) fn url(&self) -> &str {
-        &self.url
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
     }
 
     fn has(&self, role: Role) -> bool {
@@ -185,7 +176,7 @@ impl Process {
             settings.commit_age = self.config.log.commit_age;
             settings.commit_bytes = self.config.log.commit_bytes;
             let metrics = LogMetrics::new(registry.sub_registry_with_prefix("rebound"));
-            let (bus, ready) = (self.bus.clone(), self.readiness.role("log"));
+            let (bus, ready) = (self.handle.bus.clone(), self.readiness.role("log"));
             self.spawn(Stage::Log, "log", async move {
                 ready.store(true, Ordering::Release);
                 event_log::run_log(bus, settings, metrics, log).await.context("the event log")
@@ -195,12 +186,12 @@ impl Process {
         if self.has(Role::Intake) {
             let mut settings = IntakeSettings::default();
             settings.labels.service = vec![self.config.http.alertmanager_label.clone()];
-            let intake = Intake::new(self.bus.clone(), settings, IntakeMetrics::new(&mut registry));
+            let intake = Intake::new(self.handle.bus.clone(), settings, IntakeMetrics::new(&mut registry));
             api = api.merge(intake::router(intake));
         }
         if self.has(Role::Serve) {
             let figures = figures::Figures::new(&mut registry);
-            let (view, bus, ready) = (self.view.clone(), self.bus.clone(), self.readiness.role("serve"));
+            let (view, bus, ready) = (self.handle.view.clone(), self.handle.bus.clone(), self.readiness.role("serve"));
             api = api.merge(view::router(view.clone()));
             let stop = deciders.clone();
             self.spawn(Stage::Deciders, "serve", async move {
@@ -211,7 +202,7 @@ impl Process {
                 }
             });
         }
-        if let Some(plan) = self.plan.clone() {
+        if let Some(plan) = self.handle.plan.clone() {
             self.start_deciders(&plan, &deciders)?;
             if self.has(Role::Probe) {
                 let site = self.config.probe.site.as_deref().map(SiteId::new).transpose();
@@ -222,7 +213,7 @@ impl Process {
                     ..ProbeSettings::default()
                 };
                 let metrics = ProbeMetrics::new(&mut registry);
-                let bus = self.bus.clone();
+                let bus = self.handle.bus.clone();
                 self.spawn(Stage::Sources, "probe", async move {
                     run_probes(plan, bus, settings, metrics, sources).await.context("the probes")
                 });
@@ -236,7 +227,7 @@ impl Process {
         };
         if let Some(listener) = self.listener.take() {
             let router = crate::http::router(served, api);
-            tracing::info!(url = %self.url, roles = ?self.roles, "listening");
+            tracing::info!(url = %self.handle.url, roles = ?self.roles, "listening");
             self.spawn(Stage::Http, "http", listener.serve(router, http));
         }
         Ok(())
@@ -245,7 +236,7 @@ impl Process {
     fn start_deciders(&mut self, plan: &Arc<Plan>, stop: &CancellationToken) -> Result<()> {
         if self.has(Role::Alert) {
             let channels = Arc::new(Channels::new(plan).context("the plan's channels")?);
-            let (plan, bus, stop) = (plan.clone(), self.bus.clone(), stop.clone());
+            let (plan, bus, stop) = (plan.clone(), self.handle.bus.clone(), stop.clone());
             let ready = self.readiness.role("alert");
             self.spawn(Stage::Deciders, "alert", async move {
                 let tenure = |held| alert::decide(held, plan.clone(), channels.clone(), ready.clone());
@@ -254,7 +245,7 @@ impl Process {
         }
         if self.has(Role::Recover) {
             let role = recover::Role::new(plan.clone(), &self.config);
-            let (bus, stop) = (self.bus.clone(), stop.clone());
+            let (bus, stop) = (self.handle.bus.clone(), stop.clone());
             let ready = self.readiness.role("recover");
             self.spawn(Stage::Deciders, "recover", async move {
                 let tenure = |held| role.clone().run(held, ready.clone());
@@ -282,7 +273,7 @@ impl Process {
     pub(crate) async fn stop(mut self) -> Result<()> {
         for stage in [Stage::Sources, Stage::Deciders, Stage::Log, Stage::Http] {
             if stage == Stage::Log && self.has(Role::Log) {
-                drained(&self.bus).await;
+                drained(&self.handle.bus).await;
             }
             self.stops[&stage].cancel();
             let ended = async {
@@ -303,7 +294,7 @@ impl Process {
                 Err(_) => bail!("the stage {stage:?} did not end within {} s", PATIENCE.as_secs()),
             }
         }
-        self.bus.close().await?;
+        self.handle.bus.close().await?;
         Ok(())
     }
 }

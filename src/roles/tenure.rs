@@ -125,6 +125,7 @@ where
 }
 
 /// The right to decide for some partitions, for as long as nobody else has it.
+#[derive(Debug)]
 pub(crate) struct Tenure {
     bus: Arc<dyn EventBus>,
     group: &'static str,
