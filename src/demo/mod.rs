@@ -185,7 +185,8 @@ async fn break_things(
         if let Some(fault) = &waiting {
             let incident = |record: &rebound_schemas::incident::Record| {
                 let seen = |i: &Incident| i.service == fault.service && i.first_failure_at >= fault.at && !i.is_open();
-                record.incidents().any(|i| seen(&i))
+                let ended = |i: &Incident| record.recoveries().all(|r| r.incident != i.id || r.outcome.is_some());
+                record.incidents().any(|i| seen(&i) && ended(&i))
             };
             let over = settled && process.view.with_record(incident);
             let lost = Utc::now() - fault.at > chrono::TimeDelta::from_std(PATIENCE)?;
