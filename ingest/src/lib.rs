@@ -1,6 +1,11 @@
 //! The way in: probes, intake, the bus, and the event log.
 //!
-//! Reading order: [`bus`] moves bytes, [`probe`](crate::probe) and `intake` put events on it, `log` writes them down.
+//! Reading order: [`bus`] moves bytes, [`probe`] and [`intake`] put events on it, [`log`] writes them down.
 
 pub mod bus;
+pub mod intake;
 pub mod log;
+#[cfg(test)]
+mod memory_bus;
+pub mod probe;
+mod record;

@@ -20,6 +20,8 @@ pub const TYPE_PREFIX: &str = "dev.rebound.";
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 /// Largest event accepted anywhere, in bytes of JSON.
 pub const MAX_EVENT_BYTES: usize = 256 * 1024;
+/// Deepest nesting of arrays and objects accepted anywhere.
+pub const MAX_DEPTH: usize = 64;
 
 /// Why bytes are not an event. [`DecodeError::class`] is what dead letters are counted by,
 /// [`DecodeError::pointer`] is where in the JSON the fault is.
@@ -166,6 +168,7 @@ pub fn decode_full(json: &[u8]) -> Result<Decoded<'_>, DecodeError> {
     if json.len() > MAX_EVENT_BYTES {
         return Err(DecodeError::TooLarge(json.len()));
     }
+    check_depth(json)?;
     let raw: RawEnvelope<'_> = sonic_rs::from_slice(json).map_err(|e| DecodeError::Json(brief(&e)))?;
     let attributes = Attributes {
         specversion: raw.specversion.as_deref(),
@@ -202,6 +205,7 @@ pub fn decode_parts(attributes: Attributes<'_>, data: &str) -> Result<(Event, u1
 
 /// The payload of a kind from JSON text of any version up to the newest.
 pub fn decode_data(kind: Kind, version: u16, json: &str) -> Result<EventData, DecodeError> {
+    check_depth(json.as_bytes())?;
     let upcast = match version.cmp(&kind.version()) {
         std::cmp::Ordering::Equal => None,
         std::cmp::Ordering::Greater => return Err(DecodeError::NewerVersion { kind, found: version }),
@@ -212,6 +216,31 @@ pub fn decode_data(kind: Kind, version: u16, json: &str) -> Result<EventData, De
     };
     let json = upcast.as_deref().unwrap_or(json);
     EventData::from_json(kind, json).map_err(|e| data_error(kind, json, &brief(&e)))
+}
+
+/// Refuses JSON that nests deeper than [`MAX_DEPTH`]: sonic-rs passes over values it does not want by recursion, and
+/// a quarter of a megabyte of `[` would overflow the stack. Text that is not JSON is let through, for the parser.
+pub fn check_depth(json: &[u8]) -> Result<(), DecodeError> {
+    // Nearly every event has fewer brackets than that, and counting them is quick.
+    let open = |b: &u8| matches!(b, b'[' | b'{');
+    if json.iter().filter(|b| open(b)).count() <= MAX_DEPTH {
+        return Ok(());
+    }
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in json {
+        match (in_string, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_string = !in_string,
+            (false, b'[' | b'{') => depth += 1,
+            (false, b']' | b'}') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return Err(DecodeError::Json(format!("it nests deeper than {MAX_DEPTH} levels")));
+        }
+    }
+    Ok(())
 }
 
 /// Lifts a payload of an old version to the newest, one version at a time.
@@ -374,6 +403,22 @@ mod tests {
         check(r#""latency_us""#, r#""latency_ms""#, "data", "/data/latency_ms", "unknown field");
         check("}}", "}", "json", "", "JSON");
         assert_eq!(decode(&vec![b' '; MAX_EVENT_BYTES + 1]).unwrap_err().class(), "too_large");
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_wherever_it_stands() {
+        let good = String::from_utf8(encode(&probe())).unwrap();
+        for deep in ["[".repeat(200_000), "{\"a\":".repeat(40_000), "[".repeat(100_000) + &"]".repeat(100_000)] {
+            assert_eq!(decode(deep.as_bytes()).unwrap_err().class(), "json");
+            for place in ["\"api\"", "1234", "\"healthy\"", "\"17\""] {
+                let error = decode(good.replace(place, &deep).as_bytes()).unwrap_err();
+                assert!(error.to_string().contains("64 levels"), "{error}");
+            }
+            assert_eq!(decode_data(Kind::ProbeCompleted, 1, &deep).unwrap_err().class(), "json");
+        }
+        // Brackets within texts nest nothing.
+        let reason = format!(r#""reason":"{}\"{}","outcome""#, "[".repeat(100), "{".repeat(100));
+        decode(good.replace("\"outcome\"", &reason).as_bytes()).unwrap();
     }
 
     #[test]

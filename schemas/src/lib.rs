@@ -7,6 +7,7 @@
 pub mod codec;
 pub mod event;
 pub mod ids;
+pub mod incident;
 pub mod json_schema;
 pub mod plan;
 pub mod table;

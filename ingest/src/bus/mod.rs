@@ -1,7 +1,7 @@
 //! The bus: an append-only log a topic partition, that roles read from and append to.
 //!
 //! [`EventBus`] is what the rest of Rebound knows; [`embedded`] (durable, one process) and [`kafka`] implement it,
-//! and one conformance suite ([`conformance`]) holds both to the same promises:
+//! and one conformance suite (`conformance`, among the tests) holds both to the same promises:
 //!
 //! 1. **Acknowledged means durable.** When `append` answers, the records are synced (embedded) or replicated as
 //!    `acks=all` says (Kafka).
@@ -15,6 +15,14 @@
 //!
 //! Left out on purpose: filtering, schemas, retries above the client's own. A bus moves bytes.
 
+pub mod embedded;
+pub mod kafka;
+mod lag;
+mod partitioner;
+
+#[cfg(test)]
+mod conformance;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -22,6 +30,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use rebound_schemas::Topic;
+
+pub use lag::{Lag, lag};
+pub use partitioner::partition_of;
+
+/// Largest record that a bus takes: key, value and headers together, in bytes.
+pub const MAX_RECORD_BYTES: usize = 1024 * 1024;
 
 /// Position of a record within its partition.
 pub type Offset = i64;
@@ -250,8 +264,9 @@ pub trait EventBus: Send + Sync + fmt::Debug + 'static {
 /// Membership of a group. Dropping it leaves the group.
 #[async_trait]
 pub trait Membership: Send + fmt::Debug {
-    /// Waits for the next change; the first comes soon after joining. Cancel-safe. A member that does not call
-    /// this for the session's time-out is taken for dead, and its partitions go to others.
+    /// Waits for the next change; a member that waits for another to leave hears nothing until then. Cancel-safe.
+    /// A member whose process does not run for the session's time-out is taken for dead, and its partitions go to
+    /// others; a member whose caller merely does not listen keeps them.
     async fn changed(&mut self) -> Result<Ownership, BusError>;
 
     /// Leaves the group now, so that others need not wait for a time-out.
@@ -262,7 +277,9 @@ pub trait Membership: Send + fmt::Debug {
 #[async_trait]
 pub trait Transactor: Send + fmt::Debug {
     /// Appends records to event streams and advances the group's positions, together or not at all.
-    /// Answers where each record stands, in the order given.
+    /// Answers where each record stands, in the order given. The records show to readers at once (embedded), or a
+    /// moment later (Kafka). After [`BusError::Fenced`] the transactor is of no more use; nor is it when the caller
+    /// stopped waiting for a step, or a step's outcome is not known: take a new one, and go on from what is committed.
     async fn step(
         &mut self,
         records: Vec<(Stream, Record)>,

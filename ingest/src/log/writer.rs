@@ -30,7 +30,7 @@ use crate::bus::{BusError, EventBus, Offset, Partition, Stream};
 use object_store::ObjectStoreExt as _;
 
 /// The consumer group of log writers.
-pub const GROUP: &str = "rebound.log";
+pub const GROUP: &str = "log";
 
 /// One commit, for those who measure.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,5 +1,5 @@
 //! The validated plan's types. Durations are `std::time::Duration`; the TOML writes them as `"10s"`, `"2h"`.
-//! How they are written, their defaults and their checks are in `raw` and `validate`.
+//! How they are written and their defaults are in `read`, what must hold between them in `relations`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,6 +24,9 @@ pub struct Plan {
     pub(super) drills: BTreeMap<DrillId, Drill>,
     pub(super) start_order: Vec<ServiceId>,
     pub(super) allow: Vec<String>,
+    /// Which probes and dependants a service has, so that asking for them doesn't walk a plan of ten thousand.
+    pub(super) probes_of: BTreeMap<ServiceId, Vec<ProbeId>>,
+    pub(super) dependants_of: BTreeMap<ServiceId, Vec<ServiceId>>,
 }
 
 impl Plan {
@@ -104,11 +107,11 @@ impl Plan {
     }
     /// The probes of a service, in id order.
     pub fn probes_of<'a>(&'a self, service: &'a ServiceId) -> impl Iterator<Item = &'a Probe> + 'a {
-        self.probes.values().filter(move |probe| probe.service == *service)
+        self.probes_of.get(service).into_iter().flatten().filter_map(|id| self.probes.get(id))
     }
-    /// Services that name this one among their dependencies.
+    /// Services that name this one among their dependencies, in id order.
     pub fn dependants_of<'a>(&'a self, service: &'a ServiceId) -> impl Iterator<Item = &'a Service> + 'a {
-        self.services.values().filter(move |other| other.depends_on.contains(service))
+        self.dependants_of.get(service).into_iter().flatten().filter_map(|id| self.services.get(id))
     }
 }
 
@@ -123,6 +126,10 @@ pub struct Site {
     pub recovery_time: Duration,
     /// Share of the normal load that it can carry: 1.0 is all of it.
     pub capacity: f64,
+    /// What moves the load here.
+    pub failover: Option<ProcedureId>,
+    /// What moves it back.
+    pub failback: Option<ProcedureId>,
 }
 
 /// A tier of recovery priority.
@@ -508,6 +515,8 @@ pub struct Backup {
     pub retention: Duration,
     /// From one verification to the next.
     pub verify_every: Duration,
+    /// What restores from it.
+    pub restore: Option<ProcedureId>,
 }
 
 /// Service-level thresholds.

@@ -1,0 +1,334 @@
+//! What follows from a service's state: open, tell, recover, escalate, resolve.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use rebound_schemas::event::{
+    AlertRaised, AlertResolved, AlertSuppressed, IncidentOpened, IncidentResolved, RecoveryEscalated, RecoveryOutcome,
+    RecoveryTriggered, TriggerMode,
+};
+use rebound_schemas::{Event, EventData, EventId, IncidentId, RecoveryId};
+
+use super::service::{Outage, ServiceState, cause_bit};
+use super::{Engine, Rules, Watched};
+use crate::suppress::{Facts, Suppression, suppression};
+use crate::threshold::{Failure, MAX_EVIDENCE, Verdict};
+
+/// What is to be done about recovering a service.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// Nothing, until an event says otherwise.
+    Nothing,
+    /// Nothing before this time.
+    At(DateTime<Utc>),
+    /// This attempt; with a back-off that is over since the time given.
+    Trigger(u32, Option<DateTime<Utc>>),
+    /// Automation ends here.
+    Escalate(String),
+}
+
+impl Engine {
+    /// Brings decisions up to date with what is known of one service, and has its next deadline noted.
+    ///
+    /// | probes | incident | decided |
+    /// |---|---|---|
+    /// | failed | none | `incident.opened` |
+    /// | any | open, not told, not suppressed | `alert.raised` |
+    /// | any | open, not told, suppressed | `alert.suppressed`, once a cause |
+    /// | any | open, not suppressed, a dependency is failing below its threshold | nothing yet |
+    /// | failing | open, told, not suppressed | `recovery.triggered` or `recovery.escalated`, see [`Engine::next`] |
+    /// | all clear and one has recovered since t0 | open | `alert.resolved`, `incident.resolved` |
+    /// | any | resolved from outside | `alert.resolved` |
+    pub(super) fn decide(&mut self, at: u32, now: DateTime<Utc>, decided: &mut Vec<Event>) {
+        let had_failed = self.has_failed(at, now);
+        if self.states[at as usize].owned {
+            self.resolve(at, now, decided);
+            self.open(at, now, decided);
+            let open = |state: &ServiceState| state.outage.as_ref().is_some_and(|outage| outage.resolved.is_none());
+            if open(&self.states[at as usize]) {
+                match self.suppression(at, now) {
+                    Some(suppression) => self.suppress(at, &suppression, now, decided),
+                    None if self.awaits_dependency(at, now) => {}
+                    None => {
+                        self.raise(at, now, decided);
+                        self.recover(at, now, decided);
+                    }
+                }
+                self.schedule_next(at, now);
+            }
+        }
+        if had_failed != self.has_failed(at, now) {
+            self.decide_dependants(at, now, decided);
+        }
+    }
+
+    /// Whether dependants of a service are suppressed because of it: it has an open incident that a policy opened,
+    /// and, where this instance observes it, it is observed.
+    pub(super) fn has_failed(&self, at: u32, now: DateTime<Utc>) -> bool {
+        let state = &self.states[at as usize];
+        let open = state.outage.as_ref().is_some_and(|outage| outage.resolved.is_none());
+        open && !(state.owned && state.is_unobserved(&self.rules(at).rule, now))
+    }
+
+    /// What suppresses a service now. A dependency suppresses until its dependant is seen failing after the
+    /// dependency recovered (its t3): before that nobody knows whether anything is left to tell.
+    pub(super) fn suppression(&self, at: u32, now: DateTime<Utc>) -> Option<Suppression> {
+        let (watched, state) = (self.watched(at), &self.states[at as usize]);
+        let seen_failing = state.last_failure_at();
+        let holds = |dependency: &&u32| {
+            let back_at = self.states[**dependency as usize].closed.as_ref().map(|closed| closed.recovered_at);
+            self.has_failed(**dependency, now) || back_at.is_some_and(|t3| seen_failing.is_none_or(|seen| seen <= t3))
+        };
+        suppression(Facts {
+            window: self.windows.active(&watched.id, now),
+            dependency: watched.dependencies.iter().find(holds).map(|dependency| &self.watched(*dependency).id),
+            flapping: Some(&watched.id).filter(|_| state.is_flapping()),
+        })
+    }
+
+    /// Whether a dependency is failing and not yet decided about: a few probes later it has failed, and suppresses, or
+    /// has passed. Until then a dependant that reached its own threshold first is neither told of nor recovered, since
+    /// a failed dependency is recovered before its dependants. News older than `silent_after` hold nothing up.
+    fn awaits_dependency(&self, at: u32, now: DateTime<Utc>) -> bool {
+        self.watched(at).dependencies.iter().any(|dependency| {
+            let (state, rule) = (&self.states[*dependency as usize], &self.rules(*dependency).rule);
+            let recent = state.last_failure_at().is_some_and(|seen| now - seen < rule.silent_after);
+            let failing = state.probes.iter().any(|(_, probe)| probe.is_failing());
+            state.owned && failing && recent && !self.has_failed(*dependency, now)
+        })
+    }
+
+    fn resolve(&mut self, at: u32, now: DateTime<Utc>, decided: &mut Vec<Event>) {
+        let state = &self.states[at as usize];
+        let Some(outage) = &state.outage else { return };
+        let recovered_at = match outage.resolved {
+            Some((recovered_at, _)) => recovered_at,
+            None if state.verdict(&self.rules(at).rule) != Verdict::Clear => return,
+            None => {
+                let since = state.probes.iter().filter_map(|(_, probe)| probe.recovered_since());
+                // A probe that recovered before this incident began says nothing about it.
+                let Some(t3) = since.filter(|t3| *t3 >= outage.first_failure_at).max() else { return };
+                t3
+            }
+        };
+        let resolves_incident = outage.resolved.is_none();
+        let (incident, alert, policy) = (outage.incident.clone(), outage.alert.clone(), outage.policy.clone());
+        let recovery = state.recovery.as_ref().filter(|recovery| {
+            let under_way = matches!(recovery.finished, None | Some((RecoveryOutcome::Succeeded, _)));
+            recovery.incident == incident && recovery.started_at.is_some() && under_way
+        });
+        let recovery = recovery.map(|recovery| recovery.id.clone());
+        if !outage.alert_resolved {
+            let successes = state.probes.iter().map(|(_, probe)| probe.successes()).min().unwrap_or(0);
+            let id = EventId::derive(alert.as_str(), "resolved");
+            let data = AlertResolved { alert, incident: incident.clone(), policy, recovered_at, successes };
+            self.append(at, id, now, data.into(), decided);
+        }
+        if resolves_incident {
+            let id = EventId::derive(incident.as_str(), "resolved");
+            self.append(at, id, now, IncidentResolved { incident, recovered_at, recovery }.into(), decided);
+        }
+    }
+
+    fn open(&mut self, at: u32, now: DateTime<Utc>, decided: &mut Vec<Event>) {
+        let (state, rules) = (&self.states[at as usize], self.rules(at));
+        if state.outage.is_some() || state.verdict(&rules.rule) != Verdict::Failed {
+            return;
+        }
+        let Some(streak) = state.lead().and_then(|probe| probe.streak()) else { return };
+        let Some(Failure { at: first_failure_at, event: first, .. }) = streak.evidence.front() else { return };
+        let incident = IncidentId::derive(&self.watched(at).id, &first.source, &first.id);
+        if state.closed.as_ref().is_some_and(|closed| closed.incident == incident) {
+            return; // Somebody closed it by hand; a new one begins with a new streak.
+        }
+        // Never before the last one ended, even if the clock was set back: order tells old from new.
+        let detected_at = state.closed.as_ref().map_or(now, |c| now.max(c.at + TimeDelta::microseconds(1)));
+        let before = state.probes.iter().filter_map(|(_, probe)| probe.last_success_at());
+        let data = IncidentOpened {
+            incident: incident.clone(),
+            severity: self.watched(at).severity,
+            first_failure_at: *first_failure_at,
+            last_success_at: before.filter(|success| success < first_failure_at).max(),
+            detected_at,
+            policy: Some(rules.id.clone()),
+            error_class: streak.error_class,
+            reason: streak.reason.to_string(),
+        };
+        self.append(at, EventId::derive(incident.as_str(), "opened"), now, data.into(), decided);
+    }
+
+    fn raise(&mut self, at: u32, now: DateTime<Utc>, decided: &mut Vec<Event>) {
+        let state = &self.states[at as usize];
+        let Some(outage) = state.outage.as_ref().filter(|outage| !outage.told) else { return };
+        let streak = state.lead().and_then(|probe| probe.streak());
+        let data = AlertRaised {
+            alert: outage.alert.clone(),
+            incident: outage.incident.clone(),
+            policy: outage.policy.clone(),
+            severity: self.watched(at).severity,
+            failures: streak.map_or(0, |streak| streak.failures),
+            first_failure_at: outage.first_failure_at,
+            reason: streak.map_or(&outage.reason, |streak| &streak.reason).to_string(),
+            evidence: streak.map_or_else(Vec::new, |streak| {
+                streak.evidence.iter().take(MAX_EVIDENCE).map(|failure| failure.event.clone()).collect()
+            }),
+        };
+        self.append(at, EventId::derive(outage.alert.as_str(), "raised"), now, data.into(), decided);
+    }
+
+    fn suppress(&mut self, at: u32, by: &Suppression, now: DateTime<Utc>, decided: &mut Vec<Event>) {
+        let fresh = |outage: &&Outage| !outage.told && outage.suppressed & cause_bit(by.cause) == 0;
+        let Some(outage) = self.states[at as usize].outage.as_deref().filter(fresh) else { return };
+        let data = AlertSuppressed {
+            alert: outage.alert.clone(),
+            incident: outage.incident.clone(),
+            policy: outage.policy.clone(),
+            cause: by.cause,
+            by: by.by.clone(),
+        };
+        let id = EventId::derive(outage.alert.as_str(), &format!("suppressed-{}", by.cause));
+        self.append(at, id, now, data.into(), decided);
+    }
+
+    fn recover(&mut self, at: u32, now: DateTime<Utc>, decided: &mut Vec<Event>) {
+        let next = self.next(at, now);
+        let (watched, rules, state) = (self.watched(at), self.rules(at), &self.states[at as usize]);
+        let Some(outage) = &state.outage else { return };
+        let incident = outage.incident.clone();
+        match (next, &watched.procedure) {
+            (Next::Trigger(attempt, not_before), Some(procedure)) => {
+                let recovery = RecoveryId::derive(&watched.id, &incident, attempt);
+                let id = EventId::derive(recovery.as_str(), "triggered");
+                let data = RecoveryTriggered {
+                    recovery,
+                    incident,
+                    attempt,
+                    procedure: procedure.clone(),
+                    method: self.plan.services().get(&watched.id).map(|service| service.method),
+                    mode: rules.trigger,
+                    first_failure_at: outage.first_failure_at,
+                    not_before,
+                    by: None,
+                };
+                self.append(at, id, now, data.into(), decided);
+            }
+            (Next::Escalate(reason), _) => {
+                let last = state.recovery.as_ref().filter(|recovery| recovery.incident == incident);
+                let (recovery, attempts) = last.map_or((None, 0), |last| (Some(last.id.clone()), last.attempt));
+                let id = EventId::derive(incident.as_str(), "escalated");
+                let data = RecoveryEscalated { incident, recovery, attempts, reason };
+                self.append(at, id, now, data.into(), decided);
+            }
+            _ => {}
+        }
+    }
+
+    /// What is to be done about recovering a service that is neither suppressed nor resolved.
+    ///
+    /// | newest recovery of the incident | next |
+    /// |---|---|
+    /// | none | attempt 1, after the back-off that recoveries of earlier incidents left |
+    /// | none, but one of an earlier incident is running | nothing until it ends |
+    /// | triggered or running | nothing |
+    /// | failed | next attempt, `wait` after it ended |
+    /// | succeeded, and since then as many failures in a row as the threshold | the same |
+    /// | interrupted | escalate: what it did is not known, so it isn't repeated |
+    /// | cancelled | nothing: a person said so |
+    ///
+    /// An attempt is made only while probes are seen failing (and not on news older than `silent_after`), and only within the intensity: else escalate, once
+    /// an incident, and automation ends for it.
+    fn next(&self, at: u32, now: DateTime<Utc>) -> Next {
+        let (rules, state) = (self.rules(at), &self.states[at as usize]);
+        let Some(outage) = &state.outage else { return Next::Nothing };
+        let off = rules.trigger == TriggerMode::Off || self.watched(at).procedure.is_none();
+        if off || state.escalated.as_ref().is_some_and(|known| known.0 == outage.incident) {
+            return Next::Nothing;
+        }
+        let hard = || state.probes.iter().map(|(_, probe)| probe).filter(|probe| probe.is_hard());
+        let (attempt, ended_at) = match state.recovery.as_deref() {
+            None => (1, None),
+            Some(other) if other.incident != outage.incident => match (other.started_at, other.finished) {
+                (Some(_), None) => return Next::Nothing,
+                (_, finished) => (1, Some(finished.map_or(other.triggered_at, |(_, at)| at))),
+            },
+            Some(last) => match last.finished {
+                None | Some((RecoveryOutcome::Cancelled, _)) => return Next::Nothing,
+                Some((RecoveryOutcome::Interrupted, _)) => {
+                    return Next::Escalate("the recovery was interrupted: what it did is not known".into());
+                }
+                Some((RecoveryOutcome::Failed, at)) => (last.attempt + 1, Some(at)),
+                Some((RecoveryOutcome::Succeeded, at)) => {
+                    let relapsed = hard()
+                        .filter_map(|probe| probe.streak())
+                        .any(|streak| streak.run >= rules.rule.failures && streak.run_since > at);
+                    if !relapsed {
+                        return Next::Nothing;
+                    }
+                    (last.attempt + 1, Some(at))
+                }
+            },
+        };
+        if state.is_stale(&rules.rule, now) || !hard().any(|probe| probe.is_failing()) {
+            return Next::Nothing;
+        }
+        let fresh = Default::default();
+        let budget = state.budget.as_deref().unwrap_or(&fresh);
+        let wait = budget.wait(&rules.limits);
+        let not_before = ended_at.filter(|_| !wait.is_zero()).map(|ended_at| ended_at + wait);
+        if !budget.allows(&rules.limits, not_before.map_or(now, |at| at.max(now))) {
+            let period = humantime_text(rules.limits.period);
+            return Next::Escalate(format!(
+                "{} recoveries within {period} are the most that the policy {} allows",
+                rules.limits.intensity, rules.id
+            ));
+        }
+        match not_before {
+            Some(due) if due > now => Next::At(due),
+            _ => Next::Trigger(attempt, not_before),
+        }
+    }
+
+    /// Notes when time alone may change something about an open incident.
+    fn schedule_next(&mut self, at: u32, now: DateTime<Utc>) {
+        let (watched, state) = (self.watched(at), &self.states[at as usize]);
+        let retry = match self.next(at, now) {
+            Next::At(due) => Some(due),
+            _ => None,
+        };
+        // Dependants are told once this one is unobserved.
+        let silent = state.heard_at.filter(|_| !watched.dependants.is_empty());
+        let silent = silent.and_then(|seen| seen.checked_add_signed(self.rules(at).rule.silent_after));
+        let window = self.windows.next_change(&watched.id, now);
+        if let Some(due) = [retry, silent, window].into_iter().flatten().filter(|due| *due > now).min() {
+            self.schedule(at, due);
+        }
+    }
+
+    fn append(&mut self, at: u32, id: EventId, now: DateTime<Utc>, data: EventData, decided: &mut Vec<Event>) {
+        let event = Event {
+            id,
+            source: self.source.clone(),
+            subject: self.watched(at).id.clone(),
+            occurred_at: now,
+            plan: Some(self.plan.version().clone()),
+            data,
+        };
+        self.fold_numbers(&event);
+        decided.push(event);
+    }
+
+    pub(super) fn watched(&self, at: u32) -> &Watched {
+        &self.watched[at as usize]
+    }
+
+    pub(super) fn rules(&self, at: u32) -> &Rules {
+        &self.policies[self.watched(at).policy as usize]
+    }
+}
+
+/// `10m`, `90s`: the largest unit that fits evenly.
+fn humantime_text(delta: TimeDelta) -> String {
+    match delta.num_seconds() {
+        s if s > 0 && s % 3600 == 0 => format!("{}h", s / 3600),
+        s if s > 0 && s % 60 == 0 => format!("{}m", s / 60),
+        s => format!("{s}s"),
+    }
+}

@@ -1,0 +1,318 @@
+//! One service's state and how events change it. Two halves that never look at each other: what probes said, and
+//! what was decided. Folding an event again changes nothing.
+
+use chrono::{DateTime, Utc};
+use rebound_schemas::event::{
+    IncidentOpened, ProbeCompleted, RecoveryFinished, RecoveryOutcome, RecoveryTriggered, SuppressionCause,
+};
+use rebound_schemas::{AlertId, Event, EventData, IncidentId, PolicyId, ProbeId, RecoveryId};
+
+use crate::budget::{Budget, Limits};
+use crate::threshold::{ProbeState, Rule, Verdict, verdict};
+
+/// Incidents from outside that are tracked at once, for one service; the oldest gives way.
+const MAX_EXTERNAL: usize = 16;
+
+/// What is known of a service. Boxed parts exist only once something happened.
+#[derive(Debug, Default)]
+pub(super) struct ServiceState {
+    pub(super) owned: bool,
+    pub(super) probes: Vec<(ProbeId, ProbeState)>,
+    /// The incident that a policy opened, until it and its alert are resolved.
+    pub(super) outage: Option<Box<Outage>>,
+    /// The last one that was.
+    pub(super) closed: Option<Box<Closed>>,
+    /// The newest recovery.
+    pub(super) recovery: Option<Box<Recovery>>,
+    /// The newest incident that was handed to people, and when.
+    pub(super) escalated: Option<Box<(IncidentId, DateTime<Utc>)>>,
+    pub(super) budget: Option<Box<Budget>>,
+    /// Incidents that people or other systems reported.
+    pub(super) external: Option<Box<External>>,
+    /// When an observation last came, by the clock of whoever is later: the probe or this instance.
+    pub(super) heard_at: Option<DateTime<Utc>>,
+    pub(super) scheduled: Option<DateTime<Utc>>,
+}
+
+/// An open incident and its alert.
+#[derive(Debug)]
+pub(super) struct Outage {
+    pub(super) incident: IncidentId,
+    pub(super) alert: AlertId,
+    pub(super) policy: PolicyId,
+    pub(super) first_failure_at: DateTime<Utc>,
+    pub(super) reason: Box<str>,
+    pub(super) acknowledged: bool,
+    /// `alert.raised` was decided: somebody is told.
+    pub(super) told: bool,
+    /// A bit a cause that `alert.suppressed` was decided for.
+    pub(super) suppressed: u8,
+    pub(super) alert_resolved: bool,
+    /// t3 and t4, once the incident is resolved.
+    pub(super) resolved: Option<(DateTime<Utc>, DateTime<Utc>)>,
+    /// Folded without the observations that it rests on: probes are HARD until they prove healthy.
+    inherited: bool,
+}
+
+/// Incidents from outside. A bounded number of resolved ones is remembered, since reports are posted again.
+#[derive(Debug, Default)]
+pub(super) struct External {
+    pub(super) open: Vec<IncidentId>,
+    resolved: Vec<IncidentId>,
+}
+
+/// A resolved incident.
+#[derive(Debug)]
+pub(super) struct Closed {
+    pub(super) incident: IncidentId,
+    pub(super) recovered_at: DateTime<Utc>,
+    pub(super) at: DateTime<Utc>,
+}
+
+/// A recovery.
+#[derive(Debug)]
+pub(super) struct Recovery {
+    pub(super) id: RecoveryId,
+    pub(super) incident: IncidentId,
+    pub(super) attempt: u32,
+    pub(super) triggered_at: DateTime<Utc>,
+    pub(super) started_at: Option<DateTime<Utc>>,
+    pub(super) finished: Option<(RecoveryOutcome, DateTime<Utc>)>,
+}
+
+pub(super) fn cause_bit(cause: SuppressionCause) -> u8 {
+    match cause {
+        SuppressionCause::Dependency => 1,
+        SuppressionCause::Silence => 2,
+        SuppressionCause::Maintenance => 4,
+        SuppressionCause::Flapping => 8,
+    }
+}
+
+fn push_bounded(incidents: &mut Vec<IncidentId>, incident: IncidentId) {
+    if incidents.len() == MAX_EXTERNAL {
+        incidents.remove(0);
+    }
+    incidents.push(incident);
+}
+
+impl ServiceState {
+    /// Folds one event of this service; `false` if it changed nothing that could matter.
+    pub(super) fn fold(&mut self, rule: &Rule, limits: &Limits, event: &Event) -> bool {
+        match &event.data {
+            EventData::ProbeCompleted(data) => self.owned && self.observe(rule, event, data),
+            EventData::IncidentOpened(data) => self.incident_opened(limits, data),
+            EventData::IncidentAcknowledged(data) => match self.outage_of(&data.incident) {
+                Some(outage) => !std::mem::replace(&mut outage.acknowledged, true),
+                None => false,
+            },
+            EventData::IncidentResolved(data) => {
+                let Some(outage) = self.outage_of(&data.incident) else {
+                    return self.external_resolved(&data.incident);
+                };
+                if outage.resolved.is_none() {
+                    outage.resolved = Some((data.recovered_at, event.occurred_at));
+                }
+                self.close();
+                true
+            }
+            EventData::AlertRaised(data) => self.mark(&data.alert, |outage| outage.told = true),
+            EventData::AlertSuppressed(data) => {
+                self.mark(&data.alert, |outage| outage.suppressed |= cause_bit(data.cause))
+            }
+            EventData::AlertResolved(data) => {
+                let known = self.mark(&data.alert, |outage| outage.alert_resolved = true);
+                self.close();
+                known
+            }
+            EventData::RecoveryTriggered(data) => self.recovery_triggered(limits, event.occurred_at, data),
+            EventData::RecoveryStarted(data) => match self.recovery_of(&data.recovery) {
+                Some(recovery) => recovery.started_at.replace(event.occurred_at).is_none(),
+                None => false,
+            },
+            EventData::RecoveryFinished(data) => self.recovery_finished(event.occurred_at, data),
+            EventData::RecoveryEscalated(data) => {
+                let newer = self.escalated.as_ref().is_none_or(|known| known.1 < event.occurred_at);
+                if newer {
+                    self.escalated = Some(Box::new((data.incident.clone(), event.occurred_at)));
+                }
+                newer
+            }
+            _ => false,
+        }
+    }
+
+    fn observe(&mut self, rule: &Rule, event: &Event, data: &ProbeCompleted) -> bool {
+        let inherited = self.outage.as_ref().is_some_and(|outage| outage.inherited);
+        let at = match self.probes.iter().position(|(probe, _)| *probe == data.probe) {
+            Some(at) => at,
+            None => {
+                let probe = if inherited { ProbeState::inherited() } else { ProbeState::default() };
+                self.probes.reserve_exact(1);
+                self.probes.push((data.probe.clone(), probe));
+                self.probes.len() - 1
+            }
+        };
+        let counted = self.probes[at].1.observe(rule, event, data);
+        if counted {
+            self.heard_at = self.heard_at.max(Some(event.occurred_at));
+        }
+        counted
+    }
+
+    /// An incident with a policy is one that the rules opened; one without came from outside. One that was opened
+    /// no later than the last one was closed is a redelivered old one.
+    fn incident_opened(&mut self, limits: &Limits, data: &IncidentOpened) -> bool {
+        let Some(policy) = &data.policy else {
+            let external = self.external.get_or_insert_default();
+            let known = external.open.contains(&data.incident) || external.resolved.contains(&data.incident);
+            if !known {
+                push_bounded(&mut external.open, data.incident.clone());
+            }
+            return !known;
+        };
+        let old = self.closed.as_ref().is_some_and(|c| c.incident == data.incident || data.detected_at <= c.at);
+        if old || self.outage.is_some() {
+            return false;
+        }
+        if let Some(closed) = &self.closed {
+            let budget = self.budget.get_or_insert_default();
+            budget.healthy(limits, closed.recovered_at, data.first_failure_at);
+        }
+        let inherited = self.verdict_of_any() == Verdict::Clear;
+        if inherited {
+            self.probes.iter_mut().for_each(|(_, probe)| probe.inherit());
+        }
+        self.outage = Some(Box::new(Outage {
+            incident: data.incident.clone(),
+            alert: AlertId::derive(policy, &data.incident),
+            policy: policy.clone(),
+            first_failure_at: data.first_failure_at,
+            reason: data.reason.as_str().into(),
+            acknowledged: false,
+            told: false,
+            suppressed: 0,
+            alert_resolved: false,
+            resolved: None,
+            inherited,
+        }));
+        true
+    }
+
+    fn external_resolved(&mut self, incident: &IncidentId) -> bool {
+        let Some(external) = &mut self.external else { return false };
+        let Some(at) = external.open.iter().position(|open| open == incident) else { return false };
+        let incident = external.open.remove(at);
+        push_bounded(&mut external.resolved, incident);
+        true
+    }
+
+    /// Lets go of an incident once both it and its alert are resolved.
+    fn close(&mut self) {
+        let Some(outage) = self.outage.take_if(|outage| outage.alert_resolved && outage.resolved.is_some()) else {
+            return;
+        };
+        if let Some((recovered_at, at)) = outage.resolved {
+            self.closed = Some(Box::new(Closed { incident: outage.incident, recovered_at, at }));
+        }
+    }
+
+    /// A recovery of another incident replaces the known one if it is newer; of the same, if its attempt is.
+    fn recovery_triggered(&mut self, limits: &Limits, at: DateTime<Utc>, data: &RecoveryTriggered) -> bool {
+        self.budget.get_or_insert_default().triggered(limits, at);
+        let newer = self.recovery.as_ref().is_none_or(|known| match known.incident == data.incident {
+            true => data.attempt > known.attempt,
+            false => at > known.triggered_at,
+        });
+        if newer {
+            self.recovery = Some(Box::new(Recovery {
+                id: data.recovery.clone(),
+                incident: data.incident.clone(),
+                attempt: data.attempt,
+                triggered_at: at,
+                started_at: None,
+                finished: None,
+            }));
+        }
+        newer
+    }
+
+    fn recovery_finished(&mut self, at: DateTime<Utc>, data: &RecoveryFinished) -> bool {
+        match self.recovery_of(&data.recovery) {
+            Some(recovery) if recovery.finished.is_none() => {
+                recovery.finished = Some((data.outcome, at));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn forget_observations(&mut self) {
+        self.probes = Vec::new();
+        self.heard_at = None;
+        if let Some(outage) = &mut self.outage {
+            outage.inherited = true;
+        }
+    }
+
+    fn mark(&mut self, alert: &AlertId, set: impl FnOnce(&mut Outage)) -> bool {
+        let Some(outage) = self.outage.as_mut().filter(|outage| outage.alert == *alert) else { return false };
+        set(outage);
+        true
+    }
+
+    fn outage_of(&mut self, incident: &IncidentId) -> Option<&mut Outage> {
+        self.outage.as_deref_mut().filter(|outage| outage.incident == *incident)
+    }
+
+    fn recovery_of(&mut self, id: &RecoveryId) -> Option<&mut Recovery> {
+        self.recovery.as_deref_mut().filter(|recovery| recovery.id == *id)
+    }
+
+    pub(super) fn open_incidents(&self) -> impl Iterator<Item = &IncidentId> {
+        let outage = self.outage.as_deref().filter(|outage| outage.resolved.is_none()).map(|outage| &outage.incident);
+        outage.into_iter().chain(self.external.iter().flat_map(|external| &external.open))
+    }
+
+    pub(super) fn verdict(&self, rule: &Rule) -> Verdict {
+        verdict(rule, self.probes.iter().map(|(_, probe)| probe))
+    }
+
+    fn verdict_of_any(&self) -> Verdict {
+        if self.probes.iter().any(|(_, probe)| probe.is_hard()) { Verdict::Failed } else { Verdict::Clear }
+    }
+
+    pub(super) fn last_seen_at(&self) -> Option<DateTime<Utc>> {
+        self.probes.iter().filter_map(|(_, probe)| probe.last_seen_at()).max()
+    }
+
+    /// Whether nothing came for `silent_after`. What comes late is still heard: a backlog is not silence.
+    pub(super) fn is_unobserved(&self, rule: &Rule, now: DateTime<Utc>) -> bool {
+        self.heard_at.is_none_or(|at| now - at >= rule.silent_after)
+    }
+
+    /// Whether the newest observation is too old to act upon, however lately it came.
+    pub(super) fn is_stale(&self, rule: &Rule, now: DateTime<Utc>) -> bool {
+        self.last_seen_at().is_none_or(|at| now - at >= rule.silent_after)
+    }
+
+    /// The HARD probe that failed first.
+    pub(super) fn lead(&self) -> Option<&ProbeState> {
+        let first = |probe: &&ProbeState| {
+            let front = probe.streak().and_then(|streak| streak.evidence.front());
+            front.map(|first| (first.at, first.event.source.clone(), first.event.id.clone()))
+        };
+        let hard = self.probes.iter().map(|(_, probe)| probe).filter(|probe| probe.is_hard());
+        hard.filter(|probe| first(probe).is_some()).min_by_key(first)
+    }
+
+    pub(super) fn is_flapping(&self) -> bool {
+        self.probes.iter().any(|(_, probe)| probe.is_flapping())
+    }
+
+    /// The newest failure that is known of.
+    pub(super) fn last_failure_at(&self) -> Option<DateTime<Utc>> {
+        let seen = self.probes.iter().filter_map(|(_, probe)| Some(probe.streak()?.last_at));
+        seen.chain(self.outage.as_ref().map(|outage| outage.first_failure_at)).max()
+    }
+}

@@ -1,0 +1,158 @@
+//! The notifier by tables.
+
+use rebound_schemas::event::{
+    AlertRaised, AlertResolved, AlertSuppressed, IncidentAcknowledged, RecoveryEscalated, SuppressionCause,
+};
+
+use super::*;
+
+const PLAN: &str = r#"
+[[channel]]
+id = "ops"
+kind = "log"
+[[policy]]
+id = "default"
+repeat = "60s"
+[[service]]
+id = "db"
+[[service.probe]]
+http = "http://127.0.0.1:1/"
+"#;
+
+fn at(second: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(second, 0).unwrap()
+}
+
+fn event(second: i64, data: impl Into<EventData>) -> Event {
+    let data = data.into();
+    Event {
+        id: EventId::derive(data.kind().as_str(), &second.to_string()),
+        source: Source::new(SOURCE).unwrap(),
+        subject: ServiceId::new("db").unwrap(),
+        occurred_at: at(second),
+        plan: None,
+        data,
+    }
+}
+
+fn ids() -> (AlertId, IncidentId, PolicyId) {
+    (AlertId::new("a").unwrap(), IncidentId::new("i").unwrap(), PolicyId::new("default").unwrap())
+}
+
+fn raised(second: i64) -> Event {
+    let (alert, incident, policy) = ids();
+    let reason = "refused".into();
+    let severity = Severity::Critical;
+    let first_failure_at = at(second - 20);
+    let evidence = Vec::new();
+    let data = AlertRaised { alert, incident, policy, severity, failures: 3, first_failure_at, reason, evidence };
+    event(second, data)
+}
+
+fn resolved(second: i64) -> Event {
+    let (alert, incident, policy) = ids();
+    event(second, AlertResolved { alert, incident, policy, recovered_at: at(second - 10), successes: 2 })
+}
+
+fn notifier() -> Notifier {
+    Notifier::new(Arc::new(Plan::parse(PLAN, "plan.toml").unwrap()))
+}
+
+/// What is due, told at once.
+fn tell(notifier: &mut Notifier, second: i64) -> Vec<(Transition, u32)> {
+    let due = notifier.due(at(second), &|_| false);
+    due.iter().for_each(|notice| notifier.fold(&notice.sent(1, at(second))));
+    due.iter().map(|notice| (notice.transition, notice.repeat)).collect()
+}
+
+#[test]
+fn a_raise_is_told_once_and_then_its_resolve() {
+    let mut notifier = notifier();
+    notifier.fold(&raised(100));
+    let due = notifier.due(at(100), &|_| true);
+    assert_eq!(due.len(), 1, "quiet holds for repeats only: what was raised is told");
+    assert_eq!(due, notifier.due(at(100), &|_| true), "due until it is settled");
+    assert_eq!((due[0].title.as_str(), due[0].reason.as_str()), ("db has failed", "refused"));
+    notifier.fold(&resolved(110));
+    assert_eq!(notifier.due(at(110), &|_| false)[0].transition, Transition::Raised, "in order");
+    assert_eq!(tell(&mut notifier, 110), [(Transition::Raised, 0)]);
+    assert_eq!(tell(&mut notifier, 110), [(Transition::Resolved, 0)]);
+    for again in [raised(100), resolved(110), due[0].sent(1, at(110))] {
+        notifier.fold(&again);
+        assert!(notifier.due(at(500), &|_| false).is_empty(), "redelivered: {again:?}");
+    }
+    assert!(notifier.alerts.is_empty());
+}
+
+#[test]
+fn giving_up_settles_a_message() {
+    let mut notifier = notifier();
+    notifier.fold(&raised(100));
+    let due = notifier.due(at(100), &|_| false);
+    notifier.fold(&due[0].failed(5, "connection refused".into(), at(101)));
+    assert!(notifier.due(at(101), &|_| false).is_empty());
+    notifier.fold(&resolved(110));
+    assert_eq!(tell(&mut notifier, 110), [(Transition::Resolved, 0)]);
+}
+
+#[test]
+fn a_suppressed_alert_and_its_resolve_are_told_to_nobody() {
+    let mut notifier = notifier();
+    let (alert, incident, policy) = ids();
+    let cause = SuppressionCause::Silence;
+    notifier.fold(&event(100, AlertSuppressed { alert, incident, policy, cause, by: "s".into() }));
+    notifier.fold(&resolved(110));
+    assert!(notifier.due(at(500), &|_| false).is_empty());
+}
+
+#[test]
+fn repeats_keep_their_grid_and_missed_ones_are_not_made_up_for() {
+    let mut notifier = notifier();
+    notifier.fold(&raised(100));
+    assert_eq!(tell(&mut notifier, 100), [(Transition::Raised, 0)]);
+    assert_eq!(notifier.next_deadline(at(100)), Some(at(160)));
+    assert!(tell(&mut notifier, 159).is_empty());
+    assert_eq!(tell(&mut notifier, 160), [(Transition::Repeated, 1)]);
+    assert!(tell(&mut notifier, 219).is_empty());
+    assert!(notifier.due(at(220), &|_| true).is_empty(), "quiet");
+    assert_eq!(tell(&mut notifier, 405), [(Transition::Repeated, 5)], "the newest only");
+    assert_eq!(notifier.next_deadline(at(405)), Some(at(460)));
+    let data = IncidentAcknowledged { incident: ids().1, by: "ann".into(), automated: false, comment: None };
+    notifier.fold(&event(406, data));
+    assert!(tell(&mut notifier, 1000).is_empty(), "acknowledged");
+    assert_eq!(notifier.next_deadline(at(1000)), None);
+}
+
+#[test]
+fn an_escalation_is_told_whichever_topic_is_folded_first() {
+    let data = RecoveryEscalated { incident: ids().1, recovery: None, attempts: 3, reason: "gave up".into() };
+    let escalated = event(130, data);
+    for first in [true, false] {
+        let mut notifier = notifier();
+        let order = if first { [&escalated, &raised(100)] } else { [&raised(100), &escalated] };
+        order.into_iter().for_each(|event| notifier.fold(event));
+        assert_eq!(tell(&mut notifier, 130), [(Transition::Raised, 0)]);
+        let due = notifier.due(at(130), &|_| false);
+        assert_eq!((due[0].transition, due[0].reason.as_str()), (Transition::Escalated, "gave up"));
+        assert_eq!(tell(&mut notifier, 130).len(), 1);
+        notifier.fold(&escalated);
+        assert!(tell(&mut notifier, 131).is_empty());
+    }
+}
+
+#[test]
+fn keys_differ_by_every_part() {
+    let (alert, channel) = (AlertId::new("a").unwrap(), ChannelId::new("ops").unwrap());
+    let key = |transition, repeat| dedup_key(&alert, transition, repeat, &channel);
+    assert_ne!(key(Transition::Repeated, 1), key(Transition::Repeated, 2));
+    assert_ne!(key(Transition::Raised, 0), key(Transition::Resolved, 0));
+    assert_ne!(key(Transition::Raised, 0), dedup_key(&alert, Transition::Raised, 0, &ChannelId::new("b").unwrap()));
+    assert_eq!(key(Transition::Raised, 0).len(), "ntf-".len() + 16);
+}
+
+#[test]
+fn what_is_remembered_is_bounded() {
+    let mut recent = Recent::default();
+    (0..=REMEMBERED).for_each(|n| recent.insert(n, ()));
+    assert!(!recent.contains(&0) && recent.contains(&1) && recent.contains(&REMEMBERED));
+}

@@ -1,0 +1,252 @@
+//! Tables for every row of the doc comments, and properties of the order and of the fold.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rebound_schemas::event::{CheckResult, RecoveryVerified, StepFinished, StepStarted};
+
+use super::*;
+
+fn placeholders() -> Placeholders {
+    Placeholders {
+        service: ServiceId::new("api").unwrap(),
+        site: SiteId::new("primary").unwrap(),
+        incident: IncidentId::new("inc-1").unwrap(),
+        recovery: RecoveryId::new("rec-1").unwrap(),
+        attempt: 2,
+    }
+}
+
+fn step(id: &str, needs: &[&str]) -> Step {
+    Step {
+        id: StepId::new(id).unwrap(),
+        name: id.into(),
+        needs: needs.iter().map(|n| StepId::new(n).unwrap()).collect(),
+        action: Action::Command { argv: vec!["/bin/true".into(), "{service}".into()], env: BTreeMap::new() },
+        timeout: Duration::from_secs(1),
+        retries: 0,
+        on_failure: OnFailure::Stop,
+    }
+}
+
+fn procedure(steps: Vec<Step>) -> Procedure {
+    Procedure { id: ProcedureId::new("p").unwrap(), name: "p".into(), steps, concurrency: 1 }
+}
+
+fn manual(id: &str, on_failure: OnFailure) -> Step {
+    Step { action: Action::Manual { instruction: "pull the lever".into() }, on_failure, ..step(id, &[]) }
+}
+
+#[test]
+fn placeholders_are_filled_and_nothing_else_is_touched() {
+    let cases = [
+        ("restart {service} at {site}", Ok("restart api at primary")),
+        ("{incident}/{recovery}#{attempt}", Ok("inc-1/rec-1#2")),
+        ("{servise}", Err("servise")),
+        ("{{service}}", Ok("{service}")),
+        ("{{servise}}", Ok("{servise}")),
+        (r#"{"a": {"b": "{service}"}}"#, Ok(r#"{"a": {"b": "api"}}"#)),
+        (r#"{"a":{service}}"#, Ok(r#"{"a":api}"#)),
+        ("${HOME} {} { } {", Ok("${HOME} {} { } {")),
+        ("{{{service}}}", Ok("{{service}}")),
+        ("", Ok("")),
+        ("ü{service}ü", Ok("üapiü")),
+    ];
+    for (text, want) in cases {
+        assert_eq!(placeholders().fill(text), want.map(String::from).map_err(String::from), "{text}");
+    }
+}
+
+#[test]
+fn values_are_not_filled_again() {
+    // Ids can't hold braces, so a value never looks like a placeholder.
+    assert!(ServiceId::new("{site}").is_err());
+}
+
+#[test]
+fn steps_are_put_in_order_and_faults_are_named() {
+    let unfolded = unfold(&procedure(vec![step("c", &["b"]), step("a", &[]), step("b", &["a"])]), &placeholders());
+    let unfolded = unfolded.unwrap();
+    let order: Vec<_> = unfolded.iter().map(|r| (r.step.id.as_str(), r.needs.clone())).collect();
+    assert_eq!(order, [("a", vec![]), ("b", vec![0]), ("c", vec![1])]);
+    let Action::Command { argv, .. } = &unfolded[0].step.action else { panic!("not a command") };
+    assert_eq!(argv[1], "api");
+
+    let cycle = unfold(&procedure(vec![step("a", &["b"]), step("b", &["a"]), step("c", &[])]), &placeholders());
+    assert_eq!(cycle.unwrap_err().to_string(), "procedure p: steps need one another: a, b");
+    let unknown = unfold(&procedure(vec![step("a", &["x"])]), &placeholders()).unwrap_err();
+    assert_eq!(unknown.to_string(), "procedure p, step a: it needs x, which is not a step of the procedure");
+    let mut wrong = step("a", &[]);
+    wrong.action = Action::Manual { instruction: "call {who}".into() };
+    let error = unfold(&procedure(vec![wrong]), &placeholders()).unwrap_err().to_string();
+    assert!(error.starts_with("procedure p, step a: {who} is not a placeholder"), "{error}");
+    assert!(error.ends_with("(write {{who}} for the text itself)"), "{error}");
+}
+
+#[test]
+fn descriptions_carry_no_secrets() {
+    let env = BTreeMap::from([("TOKEN".to_owned(), "hunter2".to_owned())]);
+    let command = Action::Command { argv: vec!["/bin/restart".into(), "api".into()], env: env.clone() };
+    assert_eq!(describe(&command), "run /bin/restart api");
+    let http = Action::Http {
+        method: "POST".into(),
+        url: "https://me:hunter2@example.com:8443/restart?token=hunter2#hunter2".into(),
+        headers: env,
+        body: Some("hunter2".into()),
+        allow_private: false,
+    };
+    assert_eq!(describe(&http), "POST https://example.com:8443/restart");
+    let long = Action::Manual { instruction: "ü".repeat(400) };
+    assert!(describe(&long).len() <= MAX_DESCRIPTION_BYTES && describe(&long).ends_with('…'));
+}
+
+/// Runs a procedure in which attempts end as `script` says (in order; succeeded when it is used up) and verification
+/// gives `verified`; tells what was done, and how it ended.
+fn play(steps: Vec<Step>, script: &[StepOutcome], verified: bool) -> (Vec<String>, RecoveryOutcome) {
+    let mut state = RunState::new(unfold(&procedure(steps), &placeholders()).unwrap());
+    let mut script = script.iter();
+    let mut done = Vec::new();
+    loop {
+        match state.next() {
+            Next::Run { index, attempt } => {
+                let outcome = *script.next().unwrap_or(&StepOutcome::Succeeded);
+                done.push(format!("{} {attempt} {outcome}", state.steps()[index].step.id));
+                started(&mut state, index, attempt);
+                ended(&mut state, index, attempt, outcome);
+            }
+            Next::Skip { index, reason } => {
+                done.push(format!("{}: {reason}", state.steps()[index].step.id));
+                ended(&mut state, index, 1, StepOutcome::Skipped);
+            }
+            Next::Verify => {
+                done.push("verify".into());
+                let checks = vec![CheckResult { name: "probe".into(), passed: verified, detail: None }];
+                let (recovery, incident) = ids();
+                let data = RecoveryVerified { recovery, incident, passed: verified, checks, evidence: vec![] };
+                state.evolve(&data.into());
+            }
+            Next::Finish { outcome, reason, error_class } => {
+                assert_eq!(reason.is_some(), outcome != RecoveryOutcome::Succeeded);
+                assert_eq!(error_class.is_some(), reason.is_some());
+                return (done, outcome);
+            }
+            Next::Done => panic!("nobody said that it ended"),
+        }
+        assert!(done.len() < 1000, "it does not end: {done:?}");
+    }
+}
+
+fn ids() -> (RecoveryId, IncidentId) {
+    (placeholders().recovery, placeholders().incident)
+}
+
+fn started(state: &mut RunState, index: usize, attempt: u32) {
+    let (recovery, incident) = ids();
+    let step = state.steps()[index].step.id.clone();
+    let data = StepStarted { recovery, incident, step, index: index as u32, attempt, action: String::new() };
+    let data = EventData::from(data);
+    state.evolve(&data);
+    state.evolve(&data);
+}
+
+fn ended(state: &mut RunState, index: usize, attempt: u32, outcome: StepOutcome) {
+    let (recovery, incident) = ids();
+    let step = state.steps()[index].step.id.clone();
+    let (index, duration_ms) = (index as u32, 1);
+    let (code, output, error) = (None, None, None);
+    let data =
+        StepFinished { recovery, incident, step, index, attempt, outcome, duration_ms, code, output, error }.into();
+    state.evolve(&data);
+    let once = state.clone();
+    state.evolve(&data);
+    assert_eq!(*state, once, "a repeated event changed something");
+}
+
+#[test]
+fn every_row_of_the_table() {
+    use OnFailure::{Continue, Stop};
+    use RecoveryOutcome as R;
+    use StepOutcome::{Failed, Succeeded, TimedOut};
+    let with = |id: &str, needs: &[&str], retries, on_failure| Step { retries, on_failure, ..step(id, needs) };
+    let check = |steps: Vec<Step>, script: &[StepOutcome], verified, want: &[&str], outcome| {
+        let (done, ended) = play(steps, script, verified);
+        assert_eq!((done.iter().map(String::as_str).collect::<Vec<_>>(), ended), (want.to_vec(), outcome));
+    };
+    let two = || vec![with("a", &[], 1, Stop), with("b", &["a"], 0, Stop)];
+    check(two(), &[], true, &["a 1 succeeded", "b 1 succeeded", "verify"], R::Succeeded);
+    check(two(), &[], false, &["a 1 succeeded", "b 1 succeeded", "verify"], R::Failed);
+    check(two(), &[Failed, Succeeded], true, &["a 1 failed", "a 2 succeeded", "b 1 succeeded", "verify"], R::Succeeded);
+    let skipped = "b: step a failed before it";
+    check(two(), &[TimedOut, Failed], true, &["a 1 timed_out", "a 2 failed", skipped], R::Failed);
+
+    let lenient = || vec![with("a", &[], 0, Continue), with("b", &["a"], 0, Stop), with("c", &[], 0, Stop)];
+    let needs = "b: it needs step a, which did not succeed";
+    check(lenient(), &[Failed], true, &["a 1 failed", needs, "c 1 succeeded", "verify"], R::Succeeded);
+    check(lenient(), &[Failed, Failed], true, &["a 1 failed", needs, "c 1 failed"], R::Failed);
+
+    let people = "m: for people: pull the lever";
+    let for_people = "b: step m failed before it";
+    check(vec![manual("m", Stop), step("b", &[])], &[], true, &[people, for_people], R::Failed);
+    check(vec![manual("m", Continue), step("b", &[])], &[], true, &[people, "b 1 succeeded", "verify"], R::Succeeded);
+    check(vec![], &[], true, &["verify"], R::Succeeded);
+}
+
+#[test]
+fn a_manual_step_whose_need_failed_does_not_stop_by_itself() {
+    let mut first = step("a", &[]);
+    first.on_failure = OnFailure::Continue;
+    let lever = Step { needs: vec![StepId::new("a").unwrap()], ..manual("m", OnFailure::Stop) };
+    let (done, outcome) = play(vec![first, lever], &[StepOutcome::Failed], true);
+    assert_eq!(done, ["a 1 failed", "m: it needs step a, which did not succeed", "verify"]);
+    assert_eq!(outcome, RecoveryOutcome::Succeeded);
+}
+
+fn any_steps() -> impl Strategy<Value = Vec<Step>> {
+    proptest::collection::vec((any::<u8>(), 0..3u32, any::<bool>(), 0..6u8), 0..8).prop_map(|rows| {
+        let steps = rows.iter().enumerate().map(|(index, (needs, retries, stop, manual_if_zero))| {
+            // Needs point backwards only, so that there is an order; the rows are turned round afterwards.
+            let needs: Vec<String> = (0..index).filter(|n| needs >> n & 1 == 1).map(|n| format!("s{n}")).collect();
+            let needs: Vec<&str> = needs.iter().map(String::as_str).collect();
+            let mut step = step(&format!("s{index}"), &needs);
+            step.retries = *retries;
+            step.on_failure = if *stop { OnFailure::Stop } else { OnFailure::Continue };
+            if *manual_if_zero == 0 {
+                step.action = Action::Manual { instruction: "look".into() };
+            }
+            step
+        });
+        steps.rev().collect()
+    })
+}
+
+fn any_outcomes() -> impl Strategy<Value = Vec<StepOutcome>> {
+    let outcome = prop_oneof![Just(StepOutcome::Succeeded), Just(StepOutcome::Failed), Just(StepOutcome::TimedOut)];
+    proptest::collection::vec(outcome, 0..24)
+}
+
+proptest! {
+    #[test]
+    fn needs_come_first_whatever_the_order_written(steps in any_steps()) {
+        let unfolded = unfold(&procedure(steps.clone()), &placeholders()).unwrap();
+        prop_assert_eq!(unfolded.len(), steps.len());
+        for (index, ready) in unfolded.iter().enumerate() {
+            prop_assert!(ready.needs.iter().all(|needed| *needed < index));
+        }
+    }
+
+    #[test]
+    fn every_run_ends_and_no_step_runs_more_often_than_allowed(
+        steps in any_steps(), script in any_outcomes(), verified: bool,
+    ) {
+        let (done, outcome) = play(steps.clone(), &script, verified);
+        for step in &steps {
+            let runs = done.iter().filter(|line| line.starts_with(&format!("{} ", step.id))).count();
+            let skips = done.iter().filter(|line| line.starts_with(&format!("{}: ", step.id))).count();
+            prop_assert!(runs <= step.retries as usize + 1 && skips <= 1 && runs.min(skips) == 0);
+            prop_assert!(runs + skips >= 1, "{} was forgotten", step.id);
+        }
+        let verifications = done.iter().filter(|line| *line == "verify").count();
+        prop_assert!(verifications <= 1);
+        prop_assert_eq!(outcome == RecoveryOutcome::Succeeded, verifications == 1 && verified);
+    }
+}

@@ -1,0 +1,381 @@
+//! Which recoveries begin now: a fold over what was triggered, approved, started and finished. Pure.
+//!
+//! One [`Queue`] an instance folds every recovery and `incident.resolved` event that it can see, also of services
+//! that it does not own: those still count for dependencies and limits. [`Queue::decide`] gives commands for owned
+//! services only. A recovery found started that nobody here runs was begun by an owner that is gone: nobody knows how
+//! far it came, so it is finished as interrupted and never run again.
+//!
+//! Promise: for one recovery, at most one [`Command::Start`] is acted on, provided that the caller (1) has folded the
+//! recoveries topic up to its end after taking a partition over and before it decides for it, and (2) journals
+//! `recovery.started` as the partition's owner, and acts only when that was not refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use rebound_schemas::event::{
+    ErrorClass, RecoveryFinished, RecoveryOutcome, RecoveryStarted, RecoveryTriggered, TriggerMode,
+};
+use rebound_schemas::plan::Plan;
+use rebound_schemas::{Event, EventData, IncidentId, PlanVersion, ProcedureId, RecoveryId, ServiceId, SiteId};
+
+use crate::runner::recovery_event;
+
+/// How much runs at the same time, and how long a trigger is good for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// Recoveries at the same time, at most.
+    pub total: usize,
+    /// Recoveries of services at one site at the same time, at most.
+    pub per_site: usize,
+    /// A recovery that has not begun so long after its trigger is called off. What ended is remembered twice as long:
+    /// should its trigger be delivered again even later, it is called off for its age and not run.
+    pub stale_after: Duration,
+}
+
+impl Default for QueueLimits {
+    fn default() -> Self {
+        Self { total: 16, per_site: 4, stale_after: Duration::from_secs(24 * 3600) }
+    }
+}
+
+/// What the queue needs to know of the plan.
+pub trait Topology {
+    /// The version that decisions carry.
+    fn version(&self) -> &PlanVersion;
+    /// Where a service runs; `None` for one that the plan does not have.
+    fn site(&self, service: &ServiceId) -> Option<&SiteId>;
+    /// What a service needs directly.
+    fn depends_on(&self, service: &ServiceId) -> &[ServiceId];
+    /// How many recoveries by a procedure may run at the same time.
+    fn concurrency(&self, procedure: &ProcedureId) -> usize;
+}
+
+impl Topology for Plan {
+    fn version(&self) -> &PlanVersion {
+        Self::version(self)
+    }
+
+    fn site(&self, service: &ServiceId) -> Option<&SiteId> {
+        self.services().get(service).map(|s| &s.site)
+    }
+
+    fn depends_on(&self, service: &ServiceId) -> &[ServiceId] {
+        self.services().get(service).map_or(&[], |s| &s.depends_on)
+    }
+
+    fn concurrency(&self, procedure: &ProcedureId) -> usize {
+        self.procedures().get(procedure).map_or(1, |p| p.concurrency as usize)
+    }
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Tell the queue with [`Queue::begin`], then run it ([`crate::runner::run_recovery`]) with this trigger.
+    Start {
+        /// The `recovery.triggered`.
+        triggered: Box<Event>,
+    },
+    /// Journal this `recovery.finished` (as the partition's owner), then fold it.
+    Finish {
+        /// The event, with the id that any other end of the recovery would have too.
+        finished: Box<Event>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Pending,
+    Started,
+    Finished,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    service: ServiceId,
+    incident: IncidentId,
+    procedure: ProcedureId,
+    /// Empty where only later events of the recovery were seen: the bus no longer had its trigger.
+    trigger: Option<(RecoveryTriggered, Box<Event>)>,
+    approved: bool,
+    phase: Phase,
+    /// Of the first event seen.
+    since: DateTime<Utc>,
+    started_at: Option<DateTime<Utc>>,
+}
+
+/// Pending, running and finished recoveries.
+///
+/// | recovery | event | becomes |
+/// |---|---|---|
+/// | unknown | triggered | pending |
+/// | unknown, pending | started | started |
+/// | any | finished | finished |
+/// | started, finished | triggered, approved, started | unchanged |
+/// | pending | approved | pending, approved |
+#[derive(Debug, Clone)]
+pub struct Queue {
+    limits: QueueLimits,
+    entries: BTreeMap<RecoveryId, Entry>,
+    resolved: BTreeMap<IncidentId, DateTime<Utc>>,
+    /// Approvals seen before their trigger.
+    approvals: BTreeMap<RecoveryId, DateTime<Utc>>,
+    running: BTreeSet<RecoveryId>,
+}
+
+impl Queue {
+    /// Knows of nothing yet.
+    #[must_use]
+    pub fn new(limits: QueueLimits) -> Self {
+        let (entries, resolved, approvals, running) = Default::default();
+        Self { limits, entries, resolved, approvals, running }
+    }
+
+    /// Takes note of an event. One delivered again, or in another order, changes nothing that matters.
+    pub fn evolve(&mut self, event: &Event) {
+        let at = event.occurred_at;
+        match &event.data {
+            EventData::RecoveryTriggered(data) => {
+                let approved = self.approvals.remove(&data.recovery).is_some();
+                let entry = self.entry(&data.recovery, event, &data.incident, &data.procedure, Phase::Pending);
+                entry.trigger.get_or_insert_with(|| (data.clone(), Box::new(event.clone())));
+                entry.approved |= approved;
+            }
+            EventData::RecoveryApproved(data) => match self.entries.get_mut(&data.recovery) {
+                Some(entry) => entry.approved = true,
+                None => drop(self.approvals.insert(data.recovery.clone(), at)),
+            },
+            EventData::RecoveryStarted(data) => {
+                let RecoveryStarted { recovery, incident, procedure, .. } = data;
+                let entry = self.entry(recovery, event, incident, procedure, Phase::Started);
+                entry.started_at.get_or_insert(at);
+                if entry.phase == Phase::Pending {
+                    entry.phase = Phase::Started;
+                }
+            }
+            EventData::RecoveryFinished(data) => {
+                self.entry(&data.recovery, event, &data.incident, &data.procedure, Phase::Finished).phase =
+                    Phase::Finished;
+            }
+            EventData::IncidentResolved(data) => drop(self.resolved.insert(data.incident.clone(), at)),
+            _ => {}
+        }
+    }
+
+    fn entry(
+        &mut self,
+        recovery: &RecoveryId,
+        event: &Event,
+        incident: &IncidentId,
+        procedure: &ProcedureId,
+        phase: Phase,
+    ) -> &mut Entry {
+        self.entries.entry(recovery.clone()).or_insert_with(|| Entry {
+            service: event.subject.clone(),
+            incident: incident.clone(),
+            procedure: procedure.clone(),
+            trigger: None,
+            approved: false,
+            phase,
+            since: event.occurred_at,
+            started_at: None,
+        })
+    }
+
+    /// This instance is about to run the recovery.
+    pub fn begin(&mut self, recovery: &RecoveryId) {
+        self.running.insert(recovery.clone());
+    }
+
+    /// This instance no longer runs the recovery: `ended` tells whether its end was journalled. If not, it was either
+    /// never started, and is pending still, or it is found started, and is finished as interrupted.
+    ///
+    /// Call it with `false` only when everything that the runner may have journalled has been folded: for a recovery
+    /// that was perhaps started, its partition must first be read to the end (as after a take-over).
+    pub fn end(&mut self, recovery: &RecoveryId, ended: bool) {
+        self.running.remove(recovery);
+        if let Some(entry) = self.entries.get_mut(recovery).filter(|_| ended) {
+            entry.phase = Phase::Finished;
+        }
+    }
+
+    /// Recoveries that this instance runs.
+    pub fn running(&self) -> impl Iterator<Item = &RecoveryId> {
+        self.running.iter()
+    }
+
+    /// How many recoveries wait, for whatever reason.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.entries.iter().filter(|(id, entry)| entry.phase == Phase::Pending && !self.running.contains(*id)).count()
+    }
+
+    /// Forgets what ended long ago (see [`QueueLimits::stale_after`]).
+    pub fn prune(&mut self, now: DateTime<Utc>) {
+        let Some(limit) = now.checked_sub_signed(self.stale_after() * 2) else { return };
+        self.entries.retain(|_, entry| entry.phase != Phase::Finished || entry.since >= limit);
+        self.resolved.retain(|_, at| *at >= limit);
+        self.approvals.retain(|_, at| *at >= limit);
+    }
+
+    fn stale_after(&self) -> TimeDelta {
+        TimeDelta::from_std(self.limits.stale_after).unwrap_or(TimeDelta::days(365))
+    }
+
+    /// What is to be done now, for services that `owned` says are this instance's; oldest triggers first.
+    ///
+    /// | recovery | then |
+    /// |---|---|
+    /// | started, not running here | finished as interrupted |
+    /// | pending, its incident is resolved | finished as cancelled |
+    /// | pending for longer than [`QueueLimits::stale_after`] | finished as cancelled |
+    /// | pending, mode approve or off, not approved | waits |
+    /// | pending, before its `not_before` | waits |
+    /// | pending, while a recovery of the same service runs, or an older one of it waits | waits |
+    /// | pending, while a recovery of a direct or indirect dependency waits or runs | waits |
+    /// | pending, and the procedure, the site or the total is at its limit | waits |
+    /// | pending otherwise | starts |
+    #[must_use]
+    pub fn decide<T: Topology + ?Sized>(
+        &self,
+        plan: &T,
+        now: DateTime<Utc>,
+        owned: impl Fn(&ServiceId) -> bool,
+    ) -> Vec<Command> {
+        let mut open: Vec<(&RecoveryId, &Entry)> =
+            self.entries.iter().filter(|(_, entry)| entry.phase != Phase::Finished).collect();
+        open.sort_by_key(|(id, entry)| (entry.since, *id));
+        let mut load = Load::default();
+        for (_, entry) in open.iter().filter(|(id, entry)| self.active(id, entry)) {
+            load.add(entry, plan);
+        }
+        // Services that are being recovered or will be: their dependants wait.
+        let busy: BTreeSet<&ServiceId> = open
+            .iter()
+            .filter(|(id, entry)| self.active(id, entry) || self.called_off(entry, now).is_none())
+            .map(|(_, entry)| &entry.service)
+            .collect();
+        let mut commands = Vec::new();
+        // Services with an older recovery that waits: a younger one does not overtake it.
+        let mut waiting: BTreeSet<&ServiceId> = BTreeSet::new();
+        for (id, entry) in &open {
+            if self.running.contains(*id) {
+                continue;
+            }
+            let mine = owned(&entry.service);
+            if entry.phase == Phase::Started {
+                if mine {
+                    let reason = "it was started by an instance that is gone; how far it came is not known";
+                    commands.push(self.finish(id, entry, RecoveryOutcome::Interrupted, reason, plan, now));
+                }
+                continue;
+            }
+            let Some((trigger, triggered)) = &entry.trigger else { continue };
+            if let Some(reason) = self.called_off(entry, now) {
+                if mine {
+                    commands.push(self.finish(id, entry, RecoveryOutcome::Cancelled, &reason, plan, now));
+                }
+                continue;
+            }
+            let due =
+                (trigger.mode == TriggerMode::Auto || entry.approved) && trigger.not_before.is_none_or(|at| at <= now);
+            let first = waiting.insert(&entry.service);
+            if mine
+                && due
+                && first
+                && !needs_any(plan, &entry.service, &busy)
+                && load.has_room(entry, plan, &self.limits)
+            {
+                load.add(entry, plan);
+                commands.push(Command::Start { triggered: triggered.clone() });
+            }
+        }
+        commands
+    }
+
+    fn active(&self, id: &RecoveryId, entry: &Entry) -> bool {
+        entry.phase == Phase::Started || self.running.contains(id)
+    }
+
+    fn called_off(&self, entry: &Entry, now: DateTime<Utc>) -> Option<String> {
+        if self.resolved.contains_key(&entry.incident) {
+            return Some("its incident was resolved before it began".into());
+        }
+        let age = now.signed_duration_since(entry.since);
+        (age > self.stale_after()).then(|| format!("it had not begun {} h after its trigger", age.num_hours()))
+    }
+
+    fn finish<T: Topology + ?Sized>(
+        &self,
+        recovery: &RecoveryId,
+        entry: &Entry,
+        outcome: RecoveryOutcome,
+        reason: &str,
+        plan: &T,
+        now: DateTime<Utc>,
+    ) -> Command {
+        let trigger = entry.trigger.as_ref().map(|(data, _)| data);
+        let ran = entry.started_at.map_or(0, |started| now.signed_duration_since(started).num_milliseconds());
+        let data = RecoveryFinished {
+            recovery: recovery.clone(),
+            incident: entry.incident.clone(),
+            attempt: trigger.map_or(1, |t| t.attempt),
+            procedure: entry.procedure.clone(),
+            method: trigger.and_then(|t| t.method),
+            outcome,
+            duration_ms: u64::try_from(ran).unwrap_or_default(),
+            error_class: (outcome == RecoveryOutcome::Interrupted).then_some(ErrorClass::Unknown),
+            reason: Some(reason.to_owned()),
+        };
+        let event = recovery_event(recovery, &entry.service, plan.version(), "finished", now, data.into());
+        Command::Finish { finished: Box::new(event) }
+    }
+}
+
+/// Whether a service needs one of these, directly or indirectly.
+fn needs_any<T: Topology + ?Sized>(plan: &T, service: &ServiceId, wanted: &BTreeSet<&ServiceId>) -> bool {
+    let mut seen: BTreeSet<&ServiceId> = BTreeSet::new();
+    let mut next: Vec<&ServiceId> = plan.depends_on(service).iter().collect();
+    while let Some(dependency) = next.pop() {
+        if wanted.contains(dependency) {
+            return true;
+        }
+        if seen.insert(dependency) {
+            next.extend(plan.depends_on(dependency));
+        }
+    }
+    false
+}
+
+/// What runs now.
+#[derive(Debug, Default)]
+struct Load<'a> {
+    total: usize,
+    services: BTreeSet<&'a ServiceId>,
+    procedures: BTreeMap<&'a ProcedureId, usize>,
+    sites: BTreeMap<SiteId, usize>,
+}
+
+impl<'a> Load<'a> {
+    fn add<T: Topology + ?Sized>(&mut self, entry: &'a Entry, plan: &T) {
+        self.total += 1;
+        self.services.insert(&entry.service);
+        *self.procedures.entry(&entry.procedure).or_default() += 1;
+        if let Some(site) = plan.site(&entry.service) {
+            *self.sites.entry(site.clone()).or_default() += 1;
+        }
+    }
+
+    fn has_room<T: Topology + ?Sized>(&self, entry: &Entry, plan: &T, limits: &QueueLimits) -> bool {
+        let at_site = plan.site(&entry.service).and_then(|site| self.sites.get(site)).copied().unwrap_or_default();
+        let by_procedure = self.procedures.get(&entry.procedure).copied().unwrap_or_default();
+        self.total < limits.total
+            && at_site < limits.per_site
+            && by_procedure < plan.concurrency(&entry.procedure)
+            && !self.services.contains(&entry.service)
+    }
+}
+
+#[cfg(test)]
+mod tests;

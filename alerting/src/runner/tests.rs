@@ -1,0 +1,461 @@
+//! Whole recoveries with real programs, a journal in memory that can fence and fail, and live observations.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use rebound_schemas::event::{Outcome, ProbeCompleted, RecoveryMethod, TriggerMode};
+use rebound_schemas::plan::{OnFailure, Procedure, Step};
+use rebound_schemas::{
+    EventData, EventId, IncidentId, PlanVersion, ProbeId, ProcedureId, ServiceId, SiteId, Source, StepId,
+};
+
+use crate::procedure::Placeholders;
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// Keeps what is recorded; from the `fence_at`-th record on it is fenced, and the first `failures` calls fail after
+/// having appended, as a bus may.
+#[derive(Default)]
+struct Memory {
+    events: Vec<Event>,
+    fence_at: Option<usize>,
+    failures: usize,
+    calls: usize,
+}
+
+#[async_trait]
+impl Journal for Memory {
+    async fn record(&mut self, events: Vec<Event>) -> Result<(), JournalError> {
+        self.calls += 1;
+        if self.fence_at.is_some_and(|at| self.calls >= at) {
+            return Err(JournalError::Fenced);
+        }
+        self.events.extend(events);
+        if self.calls <= self.failures {
+            return Err(JournalError::Unavailable("no leader".into()));
+        }
+        Ok(())
+    }
+}
+
+impl Memory {
+    fn story(&self) -> Vec<String> {
+        self.events
+            .iter()
+            .map(|event| match &event.data {
+                EventData::StepStarted(data) => format!("{} {} started", data.step, data.attempt),
+                EventData::StepFinished(data) => format!("{} {} {}", data.step, data.attempt, data.outcome),
+                EventData::RecoveryVerified(data) => format!("verified {}", data.passed),
+                EventData::RecoveryFinished(data) => format!("finished {}", data.outcome),
+                other => other.kind().as_str().to_owned(),
+            })
+            .collect()
+    }
+
+    fn finished(&self) -> &RecoveryFinished {
+        match &self.events.last().unwrap().data {
+            EventData::RecoveryFinished(data) => data,
+            other => panic!("it ended with {}", other.kind().as_str()),
+        }
+    }
+}
+
+fn shell_step(id: &str, script: &str) -> Step {
+    Step {
+        id: StepId::new(id).unwrap(),
+        name: id.into(),
+        needs: vec![],
+        action: Action::Command { argv: ["/bin/sh", "-c", script].map(String::from).to_vec(), env: BTreeMap::new() },
+        timeout: LONG,
+        retries: 0,
+        on_failure: OnFailure::Stop,
+    }
+}
+
+fn probe() -> ProbeId {
+    ProbeId::new("api-http").unwrap()
+}
+
+fn task(steps: Vec<Step>) -> Task {
+    let trigger = RecoveryTriggered {
+        recovery: RecoveryId::new("rec-1").unwrap(),
+        incident: IncidentId::new("inc-1").unwrap(),
+        attempt: 1,
+        procedure: ProcedureId::new("restart").unwrap(),
+        method: None,
+        mode: TriggerMode::Auto,
+        first_failure_at: DateTime::from_timestamp(0, 0).unwrap(),
+        not_before: None,
+        by: None,
+    };
+    let placeholders = Placeholders {
+        service: ServiceId::new("api").unwrap(),
+        site: SiteId::new("primary").unwrap(),
+        incident: trigger.incident.clone(),
+        recovery: trigger.recovery.clone(),
+        attempt: 1,
+    };
+    let procedure = Procedure { id: trigger.procedure.clone(), name: "restart".into(), steps, concurrency: 1 };
+    Task {
+        trigger,
+        service: placeholders.service.clone(),
+        plan: PlanVersion::of_text("plan"),
+        method: Some(RecoveryMethod::ActivePassive),
+        steps: procedure::unfold(&procedure, &placeholders).map_err(|e| e.to_string()),
+        probes: vec![probe()],
+        successes: 2,
+        verify_within: LONG,
+        allow: vec!["/bin/sh".into()],
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        retry_wait: Duration::from_millis(1),
+        kill_grace: Duration::from_millis(200),
+        drain: Duration::from_millis(100),
+        journal_patience: Duration::from_millis(300),
+    }
+}
+
+/// Sees the probe as healthy once `alive` is there, and as failed before, every 10 ms.
+struct Watching<'a> {
+    alive: &'a Path,
+}
+
+#[async_trait]
+impl Observations for Watching<'_> {
+    async fn next(&mut self) -> Option<Arc<Event>> {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let outcome = if self.alive.exists() { Outcome::Healthy } else { Outcome::Failed };
+        Some(Arc::new(observation(outcome)))
+    }
+}
+
+fn observation(outcome: Outcome) -> Event {
+    let now = now();
+    Event {
+        id: EventId::new(&now.timestamp_micros().to_string()).unwrap(),
+        source: Source::new("rebound/probe").unwrap(),
+        subject: ServiceId::new("api").unwrap(),
+        occurred_at: now,
+        plan: None,
+        data: ProbeCompleted {
+            probe: probe(),
+            outcome,
+            latency_us: 1,
+            site: None,
+            error_class: None,
+            reason: None,
+            http_status: None,
+            certificate_expires_at: None,
+        }
+        .into(),
+    }
+}
+
+struct Scene {
+    folder: tempfile::TempDir,
+    journal: Memory,
+    stop: Stop,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), journal: Memory::default(), stop: Stop::default() }
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    async fn run(&mut self, task: &Task) -> Result<RecoveryOutcome, RunnerError> {
+        let alive = self.folder.path().join("alive");
+        let mut watching = Watching { alive: &alive };
+        run_task(task, "runner-1", &mut self.journal, &mut watching, &settings(), &self.stop).await
+    }
+}
+
+#[tokio::test]
+async fn a_recovery_that_works_is_journalled_step_by_step_and_verified() {
+    let mut scene = Scene::new();
+    let alive = scene.path("alive");
+    let mut first = shell_step("stop", "echo stopped {service}");
+    first.name = "Stop it".into();
+    let second = Step { needs: vec![first.id.clone()], ..shell_step("start", &format!("echo > {}", alive.display())) };
+    let task = task(vec![second, first]);
+    assert_eq!(scene.run(&task).await, Ok(RecoveryOutcome::Succeeded));
+    let want = [
+        "recovery.started",
+        "stop 1 started",
+        "stop 1 succeeded",
+        "start 1 started",
+        "start 1 succeeded",
+        "verified true",
+        "finished succeeded",
+    ];
+    assert_eq!(scene.journal.story(), want);
+    let EventData::StepFinished(stopped) = &scene.journal.events[2].data else { panic!() };
+    assert_eq!((stopped.output.as_deref(), stopped.code), (Some("stopped api\n"), Some(0)));
+    let EventData::RecoveryVerified(verified) = &scene.journal.events[5].data else { panic!() };
+    assert_eq!((verified.evidence.len(), verified.checks.len()), (2, 1));
+    assert_eq!(scene.journal.finished().method, Some(RecoveryMethod::ActivePassive));
+    assert_eq!(scene.journal.events[6].id.as_str(), "rec-1:finished");
+    for event in &scene.journal.events {
+        assert_eq!((event.source.as_str(), event.subject.as_str()), (SOURCE, "api"));
+        assert_eq!(rebound_schemas::decode(&rebound_schemas::encode(event)).as_ref(), Ok(event));
+    }
+    let ids: BTreeSet<_> = scene.journal.events.iter().map(|e| &e.id).collect();
+    assert_eq!(ids.len(), want.len(), "two events have one id");
+}
+
+#[tokio::test]
+async fn steps_that_succeed_are_not_enough() {
+    let mut scene = Scene::new();
+    let task = Task { verify_within: Duration::from_millis(300), ..task(vec![shell_step("start", "exit 0")]) };
+    assert_eq!(scene.run(&task).await, Ok(RecoveryOutcome::Failed));
+    assert_eq!(scene.journal.story()[3..], ["verified false", "finished failed"]);
+    let reason = scene.journal.finished().reason.clone().unwrap();
+    assert!(reason.contains("verification did not pass in time: probe api-http"), "{reason}");
+}
+
+#[tokio::test]
+async fn observations_from_before_the_last_step_count_for_nothing() {
+    let scene = &mut Scene::new();
+    let (sender, mut receiver) = broadcast::channel(16);
+    for _ in 0..10 {
+        sender.send(Arc::new(observation(Outcome::Healthy))).unwrap();
+    }
+    let task = Task { verify_within: Duration::from_millis(300), ..task(vec![shell_step("start", "exit 0")]) };
+    let ended = run_task(&task, "r", &mut scene.journal, &mut receiver, &settings(), &scene.stop).await;
+    assert_eq!(ended, Ok(RecoveryOutcome::Failed));
+    drop(sender);
+    let mut journal = Memory::default();
+    let ended = run_task(&task, "r", &mut journal, &mut receiver, &settings(), &scene.stop).await;
+    assert_eq!(ended, Ok(RecoveryOutcome::Failed), "a stream that has ended is silence, not success");
+}
+
+#[tokio::test]
+async fn a_failed_step_is_tried_again_and_then_stops_the_rest() {
+    let mut scene = Scene::new();
+    let tries = scene.path("tries");
+    let script = format!("echo x >> {}; exit 3", tries.display());
+    let task = task(vec![Step { retries: 2, ..shell_step("a", &script) }, shell_step("b", "exit 0")]);
+    assert_eq!(scene.run(&task).await, Ok(RecoveryOutcome::Failed));
+    assert_eq!(std::fs::read_to_string(tries).unwrap().lines().count(), 3);
+    assert_eq!(scene.journal.story()[5..], ["a 3 started", "a 3 failed", "b 1 skipped", "finished failed"]);
+    assert_eq!(scene.journal.finished().reason.as_deref(), Some("step a: /bin/sh exited with 3"));
+}
+
+#[tokio::test]
+async fn a_manual_step_asks_for_people() {
+    let mut scene = Scene::new();
+    let lever = Action::Manual { instruction: "replace the {service} disk".into() };
+    let task = task(vec![Step { action: lever, ..shell_step("disk", "") }]);
+    assert_eq!(scene.run(&task).await, Ok(RecoveryOutcome::Failed));
+    assert_eq!(scene.journal.story(), ["recovery.started", "disk 1 skipped", "finished failed"]);
+    assert_eq!(scene.journal.finished().reason.as_deref(), Some("step disk: for people: replace the api disk"));
+}
+
+#[tokio::test]
+async fn waiting_for_a_probe_takes_what_comes_or_times_out() {
+    let mut scene = Scene::new();
+    let wait = |timeout| Step { action: Action::WaitForProbe { probe: None }, timeout, ..shell_step("wait", "") };
+    assert_eq!(scene.run(&task(vec![wait(Duration::from_millis(200))])).await, Ok(RecoveryOutcome::Failed));
+    assert_eq!(scene.journal.story()[2], "wait 1 timed_out");
+    assert_eq!(scene.journal.finished().error_class, Some(ErrorClass::Timeout));
+
+    scene.journal = Memory::default();
+    std::fs::write(scene.path("alive"), "").unwrap();
+    assert_eq!(scene.run(&task(vec![wait(LONG)])).await, Ok(RecoveryOutcome::Succeeded));
+}
+
+#[tokio::test]
+async fn fenced_at_any_record_nothing_more_is_done() {
+    // Each step leaves a mark; a mark may be there only if the step's start was journalled.
+    for fence_at in 1..=7 {
+        let mut scene = Scene::new();
+        let mark = |name: &str| shell_step(name, &format!("echo > {}", scene.path(name).display()));
+        let task = task(vec![mark("first"), mark("alive")]);
+        scene.journal.fence_at = Some(fence_at);
+        assert_eq!(scene.run(&task).await, Err(RunnerError::Fenced(task.trigger.recovery.clone())), "{fence_at}");
+        let story = scene.journal.story();
+        assert_eq!(story.len(), fence_at - 1);
+        for name in ["first", "alive"] {
+            let journalled = story.contains(&format!("{name} 1 started"));
+            assert_eq!(scene.path(name).exists(), journalled, "fenced at {fence_at}: {story:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn losing_the_partition_kills_the_running_step_and_journals_nothing() {
+    let mut scene = Scene::new();
+    let (pid, stop) = (scene.path("pid"), scene.stop.clone());
+    let task = task(vec![shell_step("a", &format!("trap '' TERM; echo $$ > {}; while :; do :; done", pid.display()))]);
+    let pid = tokio::select! {
+        ended = scene.run(&task) => panic!("it ended: {ended:?}"),
+        pid = written(&pid) => pid,
+    };
+    assert!(gone(&pid).await, "dropped, but the step lives on");
+
+    let mut scene = Scene::new();
+    let file = scene.path("pid");
+    let task = self::task(vec![shell_step("a", &format!("echo $$ > {}; exec /usr/bin/sleep 600", file.display()))]);
+    scene.stop = stop.clone();
+    let (ended, pid) = tokio::join!(scene.run(&task), async {
+        let pid = written(&file).await;
+        stop.fenced.cancel();
+        pid
+    });
+    assert!(matches!(ended, Err(RunnerError::Fenced(_))));
+    assert!(gone(&pid).await, "fenced, but the step lives on");
+    assert_eq!(scene.journal.story(), ["recovery.started", "a 1 started"]);
+}
+
+async fn written(file: &Path) -> String {
+    loop {
+        match std::fs::read_to_string(file) {
+            Ok(text) if text.ends_with('\n') => return text.trim().to_owned(),
+            _ => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+async fn gone(pid: &str) -> bool {
+    for _ in 0..600 {
+        match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+            Err(_) => return true,
+            Ok(stat) if stat.contains(") Z ") => return true,
+            Ok(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+    false
+}
+
+#[tokio::test]
+async fn a_shutdown_drains_and_says_that_it_was_interrupted() {
+    let mut scene = Scene::new();
+    let (file, stop) = (scene.path("pid"), scene.stop.clone());
+    let long = shell_step("a", &format!("echo $$ > {}; exec /usr/bin/sleep 600", file.display()));
+    let task = task(vec![Step { retries: 5, ..long }, shell_step("b", "exit 0")]);
+    let (ended, pid) = tokio::join!(scene.run(&task), async {
+        let pid = written(&file).await;
+        stop.shutdown.cancel();
+        pid
+    });
+    assert_eq!(ended, Ok(RecoveryOutcome::Interrupted));
+    assert!(gone(&pid).await);
+    assert_eq!(scene.journal.story()[1..], ["a 1 started", "a 1 failed", "finished interrupted"]);
+    assert_eq!(scene.journal.finished().reason.as_deref(), Some("Rebound was stopped before step a"));
+}
+
+#[tokio::test]
+async fn an_unavailable_journal_is_tried_again_with_the_same_ids_and_given_up_in_the_end() {
+    let mut scene = Scene::new();
+    scene.journal.failures = 2;
+    std::fs::write(scene.path("alive"), "").unwrap();
+    let task = task(vec![shell_step("a", "exit 0")]);
+    assert_eq!(scene.run(&task).await, Ok(RecoveryOutcome::Succeeded));
+    let started: Vec<_> = scene.journal.events.iter().filter(|e| e.id.as_str() == "rec-1:started").collect();
+    assert_eq!(started.len(), 3);
+    assert!(started.iter().all(|event| *event == started[0]), "a repeated event differs");
+
+    scene.journal = Memory { failures: usize::MAX, ..Memory::default() };
+    let mark = scene.path("mark");
+    let task = self::task(vec![shell_step("a", &format!("echo > {}", mark.display()))]);
+    assert!(matches!(scene.run(&task).await, Err(RunnerError::Journal { .. })));
+    assert!(!mark.exists(), "it acted though nothing could be journalled");
+}
+
+#[tokio::test]
+async fn what_the_plan_no_longer_has_fails_without_acting() {
+    let mut scene = Scene::new();
+    let task = Task { steps: Err("procedure restart is no longer in the plan".into()), ..task(vec![]) };
+    assert_eq!(scene.run(&task).await, Ok(RecoveryOutcome::Failed));
+    assert_eq!(scene.journal.story(), ["finished failed"]);
+    assert_eq!(scene.journal.finished().error_class, Some(ErrorClass::Configuration));
+}
+
+fn triggered(service: &str, procedure: &str) -> Event {
+    let trigger = RecoveryTriggered { procedure: ProcedureId::new(procedure).unwrap(), ..task(vec![]).trigger };
+    Event {
+        id: EventId::new("t").unwrap(),
+        source: Source::new("rebound/alert").unwrap(),
+        subject: ServiceId::new(service).unwrap(),
+        occurred_at: now(),
+        plan: None,
+        data: trigger.into(),
+    }
+}
+
+const PLAN: &str = r#"
+allow = ["/bin/sh"]
+[[policy]]
+id = "default"
+recoveries = 3
+verify_within = "7s"
+[[service]]
+id = "api"
+procedure = "restart"
+[[service.probe]]
+id = "api-http"
+tcp = "127.0.0.1:1"
+[[service]]
+id = "db"
+[[service.probe]]
+id = "db-tcp"
+tcp = "127.0.0.1:1"
+[[procedure]]
+id = "restart"
+[[procedure.step]]
+id = "run"
+command = ["/bin/sh", "-c", "echo {service} {attempt}"]
+[[procedure.step]]
+id = "wait"
+wait_for_probe = "db-tcp"
+"#;
+
+#[tokio::test]
+async fn a_task_takes_everything_from_the_plan() {
+    let plan = Plan::parse(PLAN, "plan.toml").unwrap();
+    let task = Task::new(&plan, &triggered("api", "restart")).unwrap();
+    assert_eq!((task.successes, task.verify_within), (3, Duration::from_secs(7)));
+    assert_eq!((&task.probes, &task.allow), (&vec![probe()], &vec!["/bin/sh".to_owned()]));
+    assert_eq!(task.watched(), [probe(), ProbeId::new("db-tcp").unwrap()]);
+    let Action::Command { argv, .. } = &task.steps.as_ref().unwrap()[0].step.action else { panic!() };
+    assert_eq!(argv[2], "echo api 1");
+
+    let of = |service: &str, procedure: &str| Task::new(&plan, &triggered(service, procedure)).unwrap().steps;
+    assert_eq!(of("gone", "restart"), Err("service gone is no longer in the plan".into()));
+    assert_eq!(of("api", "gone"), Err("procedure gone is no longer in the plan".into()));
+    let wrong = Task::new(&plan, &observation(Outcome::Healthy)).unwrap_err();
+    assert_eq!(wrong.to_string(), "a recovery begins with recovery.triggered, not with probe.completed");
+
+    let mut scene = Scene::new();
+    let (_sender, mut receiver) = broadcast::channel(1);
+    let gone = triggered("api", "gone");
+    let ended = run_recovery(&plan, &gone, "r", &mut scene.journal, &mut receiver, &settings(), &scene.stop).await;
+    assert_eq!((ended, scene.journal.story()), (Ok(RecoveryOutcome::Failed), vec!["finished failed".to_owned()]));
+}
+
+#[test]
+fn every_procedure_of_the_standing_example_unfolds() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/erlmcp").canonicalize().unwrap();
+    let text = std::fs::read_to_string(folder.join("plan.toml")).unwrap();
+    let plan = Plan::parse_in(&text, "plan.toml", folder.to_str().unwrap()).unwrap();
+    for service in plan.services().keys() {
+        for procedure in plan.procedures().keys() {
+            let task = Task::new(&plan, &triggered(service.as_str(), procedure.as_str())).unwrap();
+            let steps = task.steps.unwrap();
+            assert!(!steps.is_empty());
+            for ready in &steps {
+                if let Action::Command { argv, .. } = &ready.step.action {
+                    action::allowed_program(&argv[0], &task.allow).unwrap();
+                }
+            }
+        }
+    }
+}

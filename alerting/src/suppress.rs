@@ -1,0 +1,231 @@
+//! What keeps an alert from being told and a recovery from being triggered, and never anything else: state is
+//! tracked all the same, and what was told is resolved.
+//!
+//! [`Windows`] folds silences and maintenance windows; [`suppression`] ranks the causes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use rebound_schemas::event::SuppressionCause;
+use rebound_schemas::{Event, EventData, ServiceId};
+
+/// Why nothing is told or triggered now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suppression {
+    /// What kind of reason.
+    pub cause: SuppressionCause,
+    /// The dependency, silence or window; for flapping the service itself.
+    pub by: String,
+}
+
+/// What may suppress a service's alert.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// A maintenance window or silence that covers it now.
+    pub window: Option<&'a Window>,
+    /// A direct dependency that has failed, or that was failed when this service was last seen failing.
+    pub dependency: Option<&'a ServiceId>,
+    /// The service itself, if it flaps.
+    pub flapping: Option<&'a ServiceId>,
+}
+
+/// The cause that is named, when several hold: a person's intention first, then the reason that lies elsewhere.
+///
+/// | maintenance | silence | failed dependency | flapping | cause |
+/// |---|---|---|---|---|
+/// | yes | | | | maintenance |
+/// | no | yes | | | silence |
+/// | no | no | yes | | dependency |
+/// | no | no | no | yes | flapping |
+/// | no | no | no | no | none |
+#[must_use]
+pub fn suppression(facts: Facts<'_>) -> Option<Suppression> {
+    let named = |cause, by: &str| Some(Suppression { cause, by: by.to_owned() });
+    match facts {
+        Facts { window: Some(window), .. } => named(window.cause, &window.name),
+        Facts { dependency: Some(service), .. } => named(SuppressionCause::Dependency, service.as_str()),
+        Facts { flapping: Some(service), .. } => named(SuppressionCause::Flapping, service.as_str()),
+        _ => None,
+    }
+}
+
+/// A silence or maintenance window; `from` belongs to it, `until` does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// Silence or maintenance.
+    pub cause: SuppressionCause,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Start.
+    pub from: DateTime<Utc>,
+    /// End.
+    pub until: DateTime<Utc>,
+    said_at: DateTime<Utc>,
+    services: Arc<[ServiceId]>,
+}
+
+/// Silences and maintenance windows. One told of again under the same name is replaced, so that it can be moved
+/// or ended early; an older telling never replaces a newer one. One that lists no services covers its subject.
+#[derive(Debug, Default)]
+pub struct Windows {
+    by_name: HashMap<(SuppressionCause, Arc<str>), Window>,
+    by_service: HashMap<ServiceId, Vec<(SuppressionCause, Arc<str>)>>,
+}
+
+impl Windows {
+    /// Folds `silence.created` and `maintenance.scheduled`; answers the services for which something changed.
+    pub fn fold(&mut self, event: &Event) -> Vec<ServiceId> {
+        let (cause, name, services, from, until) = match &event.data {
+            EventData::SilenceCreated(d) => (SuppressionCause::Silence, &d.silence, &d.services, d.from, d.until),
+            EventData::MaintenanceScheduled(d) => {
+                (SuppressionCause::Maintenance, &d.maintenance, &d.services, d.from, d.until)
+            }
+            _ => return Vec::new(),
+        };
+        let name: Arc<str> = name.as_str().into();
+        let services = if services.is_empty() { std::slice::from_ref(&event.subject) } else { services };
+        let window =
+            Window { cause, name: name.clone(), from, until, said_at: event.occurred_at, services: services.into() };
+        let key = (cause, name);
+        let known = self.by_name.get(&key);
+        if known.is_some_and(|known| known.said_at > window.said_at || *known == window) {
+            return Vec::new();
+        }
+        let mut changed = self.remove(&key);
+        for service in services {
+            let names = self.by_service.entry(service.clone()).or_default();
+            if !names.contains(&key) {
+                names.push(key.clone());
+            }
+        }
+        changed.extend_from_slice(services);
+        self.by_name.insert(key, window);
+        changed
+    }
+
+    fn remove(&mut self, key: &(SuppressionCause, Arc<str>)) -> Vec<ServiceId> {
+        let Some(window) = self.by_name.remove(key) else { return Vec::new() };
+        for service in window.services.iter() {
+            if let Some(names) = self.by_service.get_mut(service) {
+                names.retain(|name| name != key);
+                if names.is_empty() {
+                    self.by_service.remove(service);
+                }
+            }
+        }
+        window.services.to_vec()
+    }
+
+    fn of<'a>(&'a self, service: &ServiceId) -> impl Iterator<Item = &'a Window> {
+        self.by_service.get(service).into_iter().flatten().filter_map(|key| self.by_name.get(key))
+    }
+
+    /// The window that covers a service at `now`: maintenance before silences, then by name.
+    #[must_use]
+    pub fn active(&self, service: &ServiceId, now: DateTime<Utc>) -> Option<&Window> {
+        let rank = |w: &&Window| (w.cause != SuppressionCause::Maintenance, w.name.clone());
+        self.of(service).filter(|w| w.from <= now && now < w.until).min_by_key(rank)
+    }
+
+    /// When a window of the service next begins or ends.
+    #[must_use]
+    pub fn next_change(&self, service: &ServiceId, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.of(service).flat_map(|w| [w.from, w.until]).filter(|at| *at > now).min()
+    }
+
+    /// Lets go of windows that are over.
+    pub fn prune(&mut self, now: DateTime<Utc>) {
+        let over: Vec<_> = self.by_name.iter().filter(|(_, w)| w.until <= now).map(|(key, _)| key.clone()).collect();
+        for key in over {
+            self.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rebound_schemas::event::{MaintenanceScheduled, SilenceCreated};
+    use rebound_schemas::{EventId, Source};
+
+    use super::*;
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(second, 0).unwrap()
+    }
+
+    fn id(text: &str) -> ServiceId {
+        ServiceId::new(text).unwrap()
+    }
+
+    fn event(said: i64, data: impl Into<EventData>) -> Event {
+        Event {
+            id: EventId::new(&said.to_string()).unwrap(),
+            source: Source::new("ops").unwrap(),
+            subject: id("subject"),
+            occurred_at: at(said),
+            plan: None,
+            data: data.into(),
+        }
+    }
+
+    fn silence(said: i64, name: &str, services: &[&str], from: i64, until: i64) -> Event {
+        let services = services.iter().map(|s| id(s)).collect();
+        let (by, reason) = ("ann".into(), "quiet".into());
+        event(said, SilenceCreated { silence: name.into(), services, from: at(from), until: at(until), by, reason })
+    }
+
+    #[test]
+    fn a_window_covers_its_services_from_start_to_just_before_its_end() {
+        let mut windows = Windows::default();
+        assert_eq!(windows.fold(&silence(1, "s", &["a"], 10, 20)), [id("a")]);
+        let table = [(9, false), (10, true), (19, true), (20, false)];
+        for (second, covered) in table {
+            assert_eq!(windows.active(&id("a"), at(second)).is_some(), covered, "at {second}");
+            assert!(windows.active(&id("b"), at(second)).is_none());
+        }
+        assert_eq!(windows.next_change(&id("a"), at(0)), Some(at(10)));
+        assert_eq!(windows.next_change(&id("a"), at(10)), Some(at(20)));
+        assert_eq!(windows.next_change(&id("a"), at(20)), None);
+    }
+
+    #[test]
+    fn the_newest_telling_of_a_name_holds_and_an_empty_list_means_the_subject() {
+        let mut windows = Windows::default();
+        windows.fold(&silence(1, "s", &["a", "b"], 10, 100));
+        assert_eq!(windows.fold(&silence(5, "s", &["a"], 10, 50)), [id("a"), id("b"), id("a")]);
+        assert!(windows.fold(&silence(1, "s", &["a", "b"], 10, 100)).is_empty(), "redelivered, and older");
+        assert!(windows.active(&id("a"), at(60)).is_none() && windows.active(&id("b"), at(20)).is_none());
+        windows.fold(&silence(6, "t", &[], 0, 10));
+        assert!(windows.active(&id("subject"), at(5)).is_some());
+        windows.prune(at(1000));
+        assert!(windows.by_name.is_empty() && windows.by_service.is_empty());
+    }
+
+    #[test]
+    fn causes_are_ranked() {
+        let mut windows = Windows::default();
+        windows.fold(&silence(1, "s", &["a"], 0, 10));
+        let (by, reason) = ("ann".into(), "work".into());
+        let data = MaintenanceScheduled {
+            maintenance: "m".into(),
+            services: vec![id("a")],
+            from: at(0),
+            until: at(5),
+            by,
+            reason,
+        };
+        windows.fold(&event(2, data));
+        let (a, parent) = (id("a"), id("parent"));
+        let cause = |second, dependency, flapping| {
+            let window = windows.active(&a, at(second));
+            suppression(Facts { window, dependency, flapping }).map(|s| (s.cause, s.by))
+        };
+        use SuppressionCause as Cause;
+        assert_eq!(cause(1, Some(&parent), Some(&a)), Some((Cause::Maintenance, "m".into())));
+        assert_eq!(cause(6, Some(&parent), Some(&a)), Some((Cause::Silence, "s".into())));
+        assert_eq!(cause(10, Some(&parent), Some(&a)), Some((Cause::Dependency, "parent".into())));
+        assert_eq!(cause(10, None, Some(&a)), Some((Cause::Flapping, "a".into())));
+        assert_eq!(cause(10, None, None), None);
+    }
+}

@@ -1,0 +1,207 @@
+//! Whether a service is back: a fold over what its own probes saw after a given time. Pure.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use rebound_schemas::event::{CheckResult, EventRef, Outcome};
+use rebound_schemas::{Event, EventData, ProbeId};
+
+/// Observations that a verification names as its evidence, at most.
+const EVIDENCE: usize = 20;
+
+/// Every probe must be healthy so many times in a row, by observations made after a given time.
+///
+/// | observation of a wanted probe | its row |
+/// |---|---|
+/// | not later than the start, or than the probe's newest one (a redelivery) | unchanged |
+/// | healthy | one more |
+/// | degraded | unchanged: it counts neither way |
+/// | failed | begins anew |
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verification {
+    after: DateTime<Utc>,
+    successes: u32,
+    probes: BTreeMap<ProbeId, Row>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Row {
+    successes: u32,
+    newest: Option<(DateTime<Utc>, Outcome, Option<String>)>,
+    /// The observations of the row, oldest first, the newest [`EVIDENCE`] of them.
+    evidence: Vec<EventRef>,
+}
+
+impl Verification {
+    /// Nothing was seen yet. Without any probe it never passes: nobody can tell.
+    #[must_use]
+    pub fn new(after: DateTime<Utc>, probes: Vec<ProbeId>, successes: u32) -> Self {
+        let probes = probes.into_iter().map(|probe| (probe, Row::default())).collect();
+        Self { after, successes: successes.max(1), probes }
+    }
+
+    /// Takes note of an observation; anything else changes nothing.
+    pub fn evolve(&mut self, event: &Event) {
+        let EventData::ProbeCompleted(data) = &event.data else { return };
+        let Some(row) = self.probes.get_mut(&data.probe) else { return };
+        let newest = row.newest.as_ref().map_or(self.after, |(at, ..)| *at);
+        if event.occurred_at <= newest {
+            return;
+        }
+        row.newest = Some((event.occurred_at, data.outcome, data.reason.clone()));
+        match data.outcome {
+            Outcome::Healthy => {
+                row.successes = row.successes.saturating_add(1);
+                if row.evidence.len() == EVIDENCE {
+                    row.evidence.remove(0);
+                }
+                row.evidence.push(event.into());
+            }
+            Outcome::Degraded => {}
+            Outcome::Failed => {
+                row.successes = 0;
+                row.evidence = vec![event.into()];
+            }
+        }
+        // A failure is evidence of what is wrong now, and of nothing once the probe is healthy again.
+        if data.outcome == Outcome::Healthy && row.successes == 1 {
+            row.evidence = vec![event.into()];
+        }
+    }
+
+    /// Whether every probe's row is long enough now.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        !self.probes.is_empty() && self.probes.values().all(|row| row.successes >= self.successes)
+    }
+
+    /// One check a probe, in id order.
+    #[must_use]
+    pub fn checks(&self) -> Vec<CheckResult> {
+        if self.probes.is_empty() {
+            let detail = "the service has no probe, so nobody can tell whether it is back".to_owned();
+            return vec![CheckResult { name: "probes".into(), passed: false, detail: Some(detail) }];
+        }
+        let check = |(probe, row): (&ProbeId, &Row)| {
+            let detail = match &row.newest {
+                None => "nothing was seen after the last step".to_owned(),
+                Some((_, Outcome::Failed, Some(reason))) => format!("failed: {reason}"),
+                Some((_, outcome, _)) => {
+                    format!("{outcome}, {} of {} successes in a row", row.successes.min(self.successes), self.successes)
+                }
+            };
+            let passed = row.successes >= self.successes;
+            CheckResult { name: format!("probe {probe}"), passed, detail: Some(detail) }
+        };
+        self.probes.iter().map(check).collect()
+    }
+
+    /// The newest observations that the verdict rests on, shared out among the probes, at most 20.
+    #[must_use]
+    pub fn evidence(&self) -> Vec<EventRef> {
+        let rows: Vec<_> = self.probes.values().map(|row| row.evidence.as_slice()).collect();
+        let longest = rows.iter().map(|row| row.len()).max().unwrap_or_default();
+        let by_age =
+            (1..=longest).flat_map(|age| rows.iter().filter_map(move |row| row.get(row.len().checked_sub(age)?)));
+        by_age.take(EVIDENCE).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rebound_schemas::event::ProbeCompleted;
+    use rebound_schemas::{EventId, ServiceId, Source};
+
+    use super::*;
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_772_000_000 + second, 0).unwrap()
+    }
+
+    fn seen(probe: &str, second: i64, outcome: Outcome) -> Event {
+        Event {
+            id: EventId::new(&format!("{probe}-{second}")).unwrap(),
+            source: Source::new("rebound/probe").unwrap(),
+            subject: ServiceId::new("api").unwrap(),
+            occurred_at: at(second),
+            plan: None,
+            data: ProbeCompleted {
+                probe: ProbeId::new(probe).unwrap(),
+                outcome,
+                latency_us: 1,
+                site: None,
+                error_class: None,
+                reason: (outcome == Outcome::Failed).then(|| "refused".into()),
+                http_status: None,
+                certificate_expires_at: None,
+            }
+            .into(),
+        }
+    }
+
+    fn verification(probes: &[&str], successes: u32) -> Verification {
+        Verification::new(at(0), probes.iter().map(|p| ProbeId::new(p).unwrap()).collect(), successes)
+    }
+
+    #[test]
+    fn rows_are_counted_after_the_start_only() {
+        use Outcome::{Degraded, Failed, Healthy};
+        let cases: &[(&[(i64, Outcome)], bool)] = &[
+            (&[], false),
+            (&[(1, Healthy)], false),
+            (&[(1, Healthy), (2, Healthy)], true),
+            (&[(-1, Healthy), (0, Healthy), (1, Healthy)], false),
+            (&[(1, Healthy), (1, Healthy)], false),
+            (&[(2, Healthy), (1, Healthy)], false),
+            (&[(1, Healthy), (2, Degraded), (3, Healthy)], true),
+            (&[(1, Degraded), (2, Degraded)], false),
+            (&[(1, Healthy), (2, Failed), (3, Healthy)], false),
+            (&[(1, Failed), (2, Healthy), (3, Healthy)], true),
+            (&[(1, Healthy), (2, Healthy), (3, Failed)], false),
+        ];
+        for (observations, want) in cases {
+            let mut verification = verification(&["a"], 2);
+            observations.iter().for_each(|(second, outcome)| verification.evolve(&seen("a", *second, *outcome)));
+            assert_eq!(verification.passed(), *want, "{observations:?}");
+            assert_eq!(verification.checks()[0].passed, *want);
+        }
+    }
+
+    #[test]
+    fn every_probe_must_agree_and_the_checks_say_which_does_not() {
+        let mut both = verification(&["a", "b"], 1);
+        both.evolve(&seen("a", 1, Outcome::Healthy));
+        both.evolve(&seen("other", 1, Outcome::Healthy));
+        assert!(!both.passed());
+        assert_eq!(both.checks()[1].detail.as_deref(), Some("nothing was seen after the last step"));
+        both.evolve(&seen("b", 2, Outcome::Failed));
+        assert_eq!(both.checks()[1].detail.as_deref(), Some("failed: refused"));
+        let evidence = |v: &Verification| v.evidence().iter().map(|e| e.id.to_string()).collect::<Vec<_>>();
+        assert_eq!(evidence(&both), ["a-1", "b-2"]);
+        both.evolve(&seen("b", 3, Outcome::Healthy));
+        assert!(both.passed());
+        assert_eq!(evidence(&both), ["a-1", "b-3"]);
+        assert!(!verification(&[], 1).passed(), "nobody looked");
+    }
+
+    proptest! {
+        #[test]
+        fn redelivery_changes_nothing(
+            rows in proptest::collection::vec((0..2u8, -3..40i64, 0..3usize), 0..60), again in 0..60usize,
+        ) {
+            let observation = |(probe, second, outcome): &(u8, i64, usize)| {
+                seen(if *probe == 0 { "a" } else { "b" }, *second, Outcome::ALL[*outcome])
+            };
+            let (mut once, mut twice) = (verification(&["a", "b"], 3), verification(&["a", "b"], 3));
+            for (index, row) in rows.iter().enumerate() {
+                once.evolve(&observation(row));
+                twice.evolve(&observation(row));
+                // A stretch is delivered again.
+                rows[index.saturating_sub(again)..=index].iter().for_each(|row| twice.evolve(&observation(row)));
+            }
+            prop_assert_eq!(&once, &twice);
+            prop_assert!(once.evidence().len() <= EVIDENCE);
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Follows the event log: what is new in the table since last time, folded into what SQL and reports stand on.
+//!
+//! The log is append-only, so each thing kept here remembers the data files that it has read and reads only files
+//! it has not; a file that compaction wrote repeats old rows, which every fold here takes without effect. A table
+//! whose version went back was made anew, and everything starts over.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, TimestampMicrosecondType};
+use chrono::DateTime;
+use datafusion::catalog::TableProvider;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::logical_expr::{Expr, col, lit};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use deltalake::{DeltaTable, DeltaTableError};
+use rebound_schemas::ServiceId;
+use rebound_schemas::incident::Record;
+use rebound_schemas::table::RowReader;
+
+use crate::projections::Latest;
+use crate::session::SqlError;
+
+/// Sources that begin so are Rebound's own probes: their events are on the bus once, and in the log once.
+pub(crate) const PROBER: &str = "rebound/probe/";
+
+/// Where a row stands: when it was taken in, topic, partition, offset. The first of several equal events counts.
+type Position = (i64, String, i32, i64);
+
+/// Rows that repeat an event, as offsets by (topic, partition).
+pub(crate) type Repeats = BTreeMap<(String, i32), BTreeSet<i64>>;
+
+/// Files of the table that one fold has taken in.
+#[derive(Debug, Default)]
+struct Taken(HashSet<String>);
+
+impl Taken {
+    /// Files that are new, and from now on taken. What is no longer in the table is forgotten.
+    fn new_files(&mut self, files: &HashSet<String>) -> Vec<String> {
+        let new = files.difference(&self.0).cloned().collect();
+        self.0.clone_from(files);
+        new
+    }
+}
+
+/// The log as far as it was read.
+pub(crate) struct Follower {
+    table: DeltaTable,
+    context: SessionContext,
+    folded: Taken,
+    record: Arc<Record>,
+    unreadable: usize,
+    observed: Taken,
+    latest: BTreeMap<ServiceId, Latest>,
+    compared: Taken,
+    /// Two hashes of (source, id), to where the event was first taken in.
+    known: HashMap<[u64; 2], Position>,
+    repeats: Repeats,
+}
+
+impl std::fmt::Debug for Follower {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Follower").field("version", &self.table.version()).finish_non_exhaustive()
+    }
+}
+
+impl Follower {
+    /// Opens the table at its newest version.
+    pub(crate) async fn open(location: &str, runtime: Arc<RuntimeEnv>) -> Result<Self, SqlError> {
+        let wrong = |source| SqlError::Open { location: location.to_owned(), source: Box::new(source) };
+        let url = deltalake::table::builder::parse_table_uri(location).map_err(wrong)?;
+        let table = deltalake::open_table(url).await.map_err(wrong)?;
+        let context = SessionContext::new_with_config_rt(SessionConfig::new(), runtime);
+        table.update_datafusion_session(&context.state()).map_err(wrong)?;
+        Ok(Self {
+            table,
+            context,
+            folded: Taken::default(),
+            record: Arc::default(),
+            unreadable: 0,
+            observed: Taken::default(),
+            latest: BTreeMap::new(),
+            compared: Taken::default(),
+            known: HashMap::new(),
+            repeats: BTreeMap::new(),
+        })
+    }
+
+    /// Moves to the table's newest version: one listing of the log's folder when nothing changed.
+    pub(crate) async fn refresh(&mut self) -> Result<(), SqlError> {
+        let before = self.table.version();
+        match self.table.update_state().await {
+            Ok(()) => {}
+            // The folder holds another, shorter log than the one that was read.
+            Err(DeltaTableError::InvalidVersion(_)) => self.table.load().await.map_err(SqlError::Log)?,
+            Err(error) => return Err(SqlError::Log(error)),
+        }
+        if self.table.version() < before {
+            self.forget();
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        (self.folded, self.observed, self.compared) = Default::default();
+        self.record = Arc::default();
+        self.unreadable = 0;
+        self.latest.clear();
+        self.known.clear();
+        self.repeats.clear();
+    }
+
+    /// The version that everything here is of.
+    pub(crate) fn version(&self) -> Option<u64> {
+        self.table.version()
+    }
+
+    /// The whole table, to be scanned.
+    pub(crate) async fn provider(&self) -> Result<Arc<dyn TableProvider>, SqlError> {
+        self.table.table_provider().await.map_err(SqlError::Execution)
+    }
+
+    fn files(&self) -> Result<HashSet<String>, SqlError> {
+        let snapshot = self.table.snapshot().map_err(SqlError::Log)?;
+        Ok(snapshot.log_data().into_iter().map(|file| file.path().into_owned()).collect())
+    }
+
+    /// The batches of some files that pass a filter, these columns only.
+    async fn read(&self, files: Vec<String>, filter: Expr, columns: &[&str]) -> Result<Vec<RecordBatch>, SqlError> {
+        if files.is_empty() {
+            return Ok(Vec::new());
+        }
+        let provider = self.table.table_provider().with_file_paths(files).await.map_err(SqlError::Execution)?;
+        let frame = self.context.read_table(provider).map_err(SqlError::Execution)?;
+        let frame = frame.filter(filter).and_then(|frame| frame.select_columns(columns));
+        frame.map_err(SqlError::Execution)?.collect().await.map_err(SqlError::Execution)
+    }
+
+    /// The incident fold of the table's present version.
+    pub(crate) async fn record(&mut self) -> Result<Arc<Record>, SqlError> {
+        let files = self.files()?;
+        let mut taken = Taken(self.folded.0.clone());
+        let new = taken.new_files(&files);
+        let kinds = Record::KINDS.iter().map(|kind| lit(kind.as_str())).collect();
+        let columns = [
+            "kind",
+            "version",
+            "id",
+            "source",
+            "service",
+            "occurred_at",
+            "ingested_at",
+            "topic",
+            "partition",
+            "offset",
+            "plan",
+            "data",
+        ];
+        let batches = self.read(new, col("kind").in_list(kinds, false), &columns).await?;
+        let readers: Vec<_> = batches.iter().map(RowReader::new).collect::<Result<_, _>>().map_err(SqlError::Rows)?;
+        let mut rows: Vec<_> = readers.iter().flat_map(RowReader::iter).collect();
+        rows.sort_unstable_by_key(|row| (row.ingested_at, row.topic, row.partition, row.offset));
+        if !rows.is_empty() {
+            let record = Arc::make_mut(&mut self.record);
+            for row in rows {
+                match row.event() {
+                    Ok(Some(event)) => record.evolve(&event),
+                    Ok(None) => {}
+                    Err(error) => {
+                        let (topic, partition, offset) = (row.topic, row.partition, row.offset);
+                        tracing::warn!(topic, partition, offset, %error, "a row of the log is no event of this build");
+                        self.unreadable += 1;
+                    }
+                }
+            }
+        }
+        // Only now: after an error the same files are read again, and what was folded twice counts once.
+        self.folded = taken;
+        Ok(self.record.clone())
+    }
+
+    /// Rows that the incident fold could not read.
+    pub(crate) fn unreadable(&self) -> usize {
+        self.unreadable
+    }
+
+    /// What the newest probe of each service found.
+    pub(crate) async fn latest(&mut self) -> Result<&BTreeMap<ServiceId, Latest>, SqlError> {
+        use datafusion::functions_aggregate::expr_fn::{last_value, max};
+        let files = self.files()?;
+        let mut taken = Taken(self.observed.0.clone());
+        let new = taken.new_files(&files);
+        if !new.is_empty() {
+            let provider = self.table.table_provider().with_file_paths(new).await.map_err(SqlError::Execution)?;
+            let newest = vec![col("occurred_at").sort(true, false), col("offset").sort(true, false)];
+            let frame = self.context.read_table(provider).and_then(|frame| {
+                frame.filter(col("kind").eq(lit("probe.completed")))?.aggregate(
+                    vec![col("service")],
+                    vec![
+                        max(col("occurred_at")).alias("observed_at"),
+                        last_value(col("outcome"), newest).alias("outcome"),
+                    ],
+                )
+            });
+            let batches = frame.map_err(SqlError::Execution)?.collect().await.map_err(SqlError::Execution)?;
+            for batch in &batches {
+                self.observe(batch)?;
+            }
+        }
+        self.observed = taken;
+        Ok(&self.latest)
+    }
+
+    fn observe(&mut self, batch: &RecordBatch) -> Result<(), SqlError> {
+        let (services, outcomes) = (strings(batch, 0)?, strings(batch, 2)?);
+        let times = batch.column(1).as_primitive::<TimestampMicrosecondType>();
+        for row in 0..batch.num_rows() {
+            let service = ServiceId::new(services.as_string::<i32>().value(row)).ok();
+            let (Some(service), Some(observed_at)) = (service, DateTime::from_timestamp_micros(times.value(row)))
+            else {
+                continue;
+            };
+            let outcome = outcomes.as_string::<i32>().value(row).to_owned();
+            match self.latest.get_mut(&service) {
+                Some(held) if held.observed_at > observed_at => {}
+                Some(held) => *held = Latest { observed_at, outcome },
+                None => drop(self.latest.insert(service, Latest { observed_at, outcome })),
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows that repeat an event that stands elsewhere in the log. Rebound's own probes are not compared: the bus
+    /// has each of their events once.
+    pub(crate) async fn repeats(&mut self) -> Result<&Repeats, SqlError> {
+        let files = self.files()?;
+        let mut taken = Taken(self.compared.0.clone());
+        let new = taken.new_files(&files);
+        let foreign = col("source").not_like(lit(format!("{PROBER}%"))).and(col("kind").not_like(lit("log.%")));
+        let columns = ["source", "id", "ingested_at", "topic", "partition", "offset"];
+        for batch in self.read(new, foreign, &columns).await? {
+            self.compare(&batch)?;
+        }
+        self.compared = taken;
+        Ok(&self.repeats)
+    }
+
+    fn compare(&mut self, batch: &RecordBatch) -> Result<(), SqlError> {
+        use arrow::datatypes::{Int32Type, Int64Type};
+        let (sources, ids, topics) = (strings(batch, 0)?, strings(batch, 1)?, strings(batch, 3)?);
+        let (sources, ids, topics) = (sources.as_string::<i32>(), ids.as_string::<i32>(), topics.as_string::<i32>());
+        let times = batch.column(2).as_primitive::<TimestampMicrosecondType>();
+        let partitions = batch.column(4).as_primitive::<Int32Type>();
+        let offsets = batch.column(5).as_primitive::<Int64Type>();
+        let hash = BuildHasherDefault::<DefaultHasher>::default();
+        for row in 0..batch.num_rows() {
+            let name = (sources.value(row), ids.value(row));
+            let key = [hash.hash_one(name), hash.hash_one((name.1, name.0, 1))];
+            let here = (times.value(row), topics.value(row).to_owned(), partitions.value(row), offsets.value(row));
+            let later = match self.known.get_mut(&key) {
+                None => {
+                    self.known.insert(key, here);
+                    continue;
+                }
+                // The same row, which compaction moved to another file.
+                Some(held) if *held == here => continue,
+                Some(held) if here < *held => std::mem::replace(held, here),
+                Some(_) => here,
+            };
+            self.repeats.entry((later.1, later.2)).or_default().insert(later.3);
+        }
+        Ok(())
+    }
+}
+
+/// A column as plain strings, whatever the reader made of it.
+fn strings(batch: &RecordBatch, column: usize) -> Result<Arc<dyn Array>, SqlError> {
+    cast(batch.column(column), &DataType::Utf8).map_err(|error| SqlError::Execution(error.into()))
+}

@@ -1,0 +1,364 @@
+//! Read-only SQL over the event log and its projections, within limits of time, memory and rows.
+//!
+//! A query sees one version of the log: the newest when it began. What may run is decided twice: [`guard`] lets
+//! only a single statement that reads through, and DataFusion's own options refuse everything that writes. Tables are those of
+//! [`tables`](crate::tables) and nothing else: no file, no URL, no external table can be named.
+
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use chrono::{DateTime, Utc};
+use datafusion::catalog::{
+    MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider, TableProvider, view::ViewTable,
+};
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::datasource::{MemTable, provider_as_source};
+use datafusion::error::DataFusionError;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::disk_manager::DiskManagerBuilder;
+use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder, col, lit};
+use datafusion::prelude::{DataFrame, SQLOptions, SessionConfig};
+use datafusion::sql::parser::Statement;
+use deltalake::DeltaTableError;
+use futures::StreamExt;
+use rebound_schemas::incident::Record;
+use rebound_schemas::plan::Plan;
+use rebound_schemas::table::ReadError;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+
+use crate::follow::{Follower, Repeats};
+use crate::tables::{TABLES, Table};
+use crate::{guard, projections};
+
+/// Why a query has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SqlError {
+    /// The event log is not there or not readable.
+    #[error("the event log at {location} can't be opened: {source}")]
+    Open {
+        /// Where it should be.
+        location: String,
+        /// What was found.
+        source: Box<DeltaTableError>,
+    },
+    /// The event log was there and is no longer readable.
+    #[error("the event log can't be read: {0}")]
+    Log(#[source] DeltaTableError),
+    /// The table is not an event log.
+    #[error("the table is not an event log of this version: {0}")]
+    Rows(#[source] ReadError),
+    /// The statement may not run.
+    #[error("{0}")]
+    Refused(String),
+    /// The statement is not SQL, or names what does not exist.
+    #[error("{0}")]
+    Invalid(String),
+    /// It took too long.
+    #[error("the query was stopped after {}: narrow it down, or raise the statement timeout", humantime(*.0))]
+    Timeout(Duration),
+    /// It needed too much memory.
+    #[error(
+        "the query needs more than the {limit} bytes of memory that SQL may use: select fewer columns, aggregate, or raise the limit"
+    )]
+    Memory {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// It failed while running.
+    #[error("the query failed: {0}")]
+    Execution(#[source] DataFusionError),
+}
+
+fn humantime(duration: Duration) -> String {
+    format!("{} s", duration.as_secs_f64())
+}
+
+/// Bounds of SQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SqlLimits {
+    /// Longest that a query may take, planning included.
+    pub timeout: Duration,
+    /// Bytes that all queries together may hold; as much again, four times, may be spilt to temporary files.
+    pub memory: usize,
+    /// Rows that an answer has at most.
+    pub max_rows: usize,
+}
+
+impl Default for SqlLimits {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(60), memory: 1 << 30, max_rows: 1_000_000 }
+    }
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct QueryResult {
+    /// Its columns.
+    pub schema: SchemaRef,
+    /// Its rows, in order.
+    pub batches: Vec<RecordBatch>,
+    /// Whether there were more rows than the limit.
+    pub truncated: bool,
+}
+
+impl QueryResult {
+    /// How many rows there are.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.batches.iter().map(RecordBatch::num_rows).sum()
+    }
+}
+
+/// Stack of a thread that plans and runs SQL: planners recurse deeper than usual threads have room for. Reserved
+/// address space, of which only what is used is ever memory.
+const STACK_BYTES: usize = 64 << 20;
+
+/// Threads for SQL alone, so that a heavy query does not keep the other roles of the process waiting.
+#[derive(Debug)]
+struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn new() -> std::io::Result<Self> {
+        let threads = std::thread::available_parallelism().map_or(2, NonZero::get);
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads(threads).thread_name("sql").thread_stack_size(STACK_BYTES).enable_all();
+        builder.build().map(|runtime| Self(Some(runtime)))
+    }
+
+    fn handle(&self) -> &Handle {
+        self.0.as_ref().expect("the runtime is taken only by drop").handle()
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // Not by dropping the runtime: that waits for its threads, which async code must not.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// An open event log to ask.
+#[derive(Debug)]
+pub struct Session {
+    shared: Arc<Shared>,
+    threads: Threads,
+}
+
+#[derive(Debug)]
+struct Shared {
+    follower: Mutex<Follower>,
+    runtime: Arc<RuntimeEnv>,
+    plan: Option<Arc<Plan>>,
+    limits: SqlLimits,
+}
+
+impl Session {
+    /// Opens the event log at a path or an `s3://` URL. Without a plan, tiers and objectives are NULL.
+    ///
+    /// # Errors
+    /// There is no Delta table at the location, or it can't be read.
+    pub async fn open(location: &str, plan: Option<Arc<Plan>>, limits: SqlLimits) -> Result<Self, SqlError> {
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(GreedyMemoryPool::new(limits.memory)))
+            .with_disk_manager_builder(
+                DiskManagerBuilder::default().with_max_temp_directory_size(limits.memory as u64 * 4),
+            )
+            .build_arc()
+            .map_err(SqlError::Execution)?;
+        let threads = Threads::new().map_err(|error| SqlError::Execution(error.into()))?;
+        let follower = Follower::open(location, runtime.clone()).await?;
+        let shared = Shared { follower: Mutex::new(follower), runtime, plan, limits };
+        Ok(Self { shared: Arc::new(shared), threads })
+    }
+
+    /// Moves to the newest version of the log and gives it; a query does so by itself.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    pub async fn refresh(&self) -> Result<u64, SqlError> {
+        let mut follower = self.shared.follower.lock().await;
+        follower.refresh().await?;
+        Ok(follower.version().unwrap_or_default())
+    }
+
+    /// The incident fold of the newest version of the log.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    pub async fn record(&self) -> Result<Arc<Record>, SqlError> {
+        let mut follower = self.shared.follower.lock().await;
+        follower.refresh().await?;
+        follower.record().await
+    }
+
+    /// Rows of the log that the fold could not read: written by a newer build, or damaged.
+    pub async fn unreadable(&self) -> usize {
+        self.shared.follower.lock().await.unreadable()
+    }
+
+    /// The plan that tiers and objectives come from.
+    #[must_use]
+    pub fn plan(&self) -> Option<&Plan> {
+        self.shared.plan.as_deref()
+    }
+
+    /// Answers one statement that reads. `now` is what `now()` says, and until when open incidents last.
+    ///
+    /// # Errors
+    /// The statement is refused or wrong, or it exceeds a limit; see [`SqlError`].
+    pub async fn query(&self, sql: &str, now: DateTime<Utc>) -> Result<QueryResult, SqlError> {
+        let timeout = self.shared.limits.timeout;
+        let (shared, sql) = (self.shared.clone(), sql.to_owned());
+        // A set of one task, which is stopped when the caller goes away or the time is over.
+        let mut task = JoinSet::new();
+        task.spawn_on(async move { Box::pin(shared.answer(&sql, now)).await }, self.threads.handle());
+        match tokio::time::timeout(timeout, task.join_next()).await {
+            Ok(Some(Ok(answer))) => answer,
+            Ok(Some(Err(error))) => Err(SqlError::Execution(DataFusionError::External(error.into()))),
+            Ok(None) | Err(_) => Err(SqlError::Timeout(timeout)),
+        }
+    }
+}
+
+impl Shared {
+    async fn answer(&self, sql: &str, now: DateTime<Utc>) -> Result<QueryResult, SqlError> {
+        let statement = guard::statement(sql)?;
+        let frame = self.plan_statement(statement, now).await?;
+        let mut stream = frame.execute_stream().await.map_err(|error| self.failed(error))?;
+        let schema = stream.schema();
+        let (mut batches, mut rows, mut bytes, mut truncated) = (Vec::new(), 0, 0, false);
+        while let Some(batch) = stream.next().await {
+            let batch = batch.map_err(|error| self.failed(error))?;
+            let room = self.limits.max_rows - rows;
+            truncated = batch.num_rows() > room;
+            let batch = if truncated { batch.slice(0, room) } else { batch };
+            rows += batch.num_rows();
+            bytes += batch.get_array_memory_size();
+            if bytes > self.limits.memory {
+                return Err(SqlError::Memory { limit: self.limits.memory });
+            }
+            batches.push(batch);
+            if truncated {
+                break;
+            }
+        }
+        Ok(QueryResult { schema, batches, truncated })
+    }
+
+    /// The statement over the tables that it names, at one version of the log.
+    async fn plan_statement(&self, statement: Statement, now: DateTime<Utc>) -> Result<DataFrame, SqlError> {
+        let catalog = Arc::new(MemoryCatalogProvider::new());
+        let schema = Arc::new(MemorySchemaProvider::new());
+        let invalid = |error: DataFusionError| SqlError::Invalid(guard::explain(&error));
+        datafusion::catalog::CatalogProvider::register_schema(catalog.as_ref(), "public", schema.clone())
+            .map_err(SqlError::Execution)?;
+        let config = SessionConfig::new()
+            .with_default_catalog_and_schema("rebound", "public")
+            .with_create_default_catalog_and_schema(false)
+            .with_information_schema(true);
+        let mut state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(self.runtime.clone())
+            .with_default_features()
+            .build();
+        state.catalog_list().register_catalog("rebound".into(), catalog);
+        guard::limit_functions(&mut state).map_err(SqlError::Execution)?;
+        state.execution_props_mut().query_execution_start_time = Some(now);
+        let named = state.resolve_table_references(&statement).map_err(invalid)?;
+        let named: Vec<&str> = named.iter().map(|reference| reference.table()).collect();
+        for (name, table) in self.tables(&named, now).await? {
+            schema.register_table(name.to_owned(), table).map_err(SqlError::Execution)?;
+        }
+        let plan = state.statement_to_plan(statement).await.map_err(invalid)?;
+        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        options.verify_plan(&plan).map_err(|error| SqlError::Refused(guard::refusal(&guard::explain(&error))))?;
+        Ok(DataFrame::new(state, plan))
+    }
+
+    /// Every table: those named as they are, the others empty, with their columns for `information_schema`.
+    async fn tables(
+        &self,
+        named: &[&str],
+        now: DateTime<Utc>,
+    ) -> Result<BTreeMap<&'static str, Arc<dyn TableProvider>>, SqlError> {
+        let mut follower = self.follower.lock().await;
+        follower.refresh().await?;
+        let plan = self.plan.as_deref();
+        let wants = |name: &str| named.contains(&name);
+        let record = match ["alerts", "incidents", "recoveries", "recovery_steps", "services"].into_iter().any(wants) {
+            true => follower.record().await?,
+            false => Arc::default(),
+        };
+        let mut tables: BTreeMap<&'static str, Arc<dyn TableProvider>> = BTreeMap::new();
+        for table in TABLES {
+            let provider: Arc<dyn TableProvider> = match table.name {
+                name if !wants(name) => Arc::new(EmptyTable::new(table.schema())),
+                name @ ("events" | "probes") => {
+                    let repeats = follower.repeats().await?.clone();
+                    let view = view(follower.provider().await?, name, table, &repeats);
+                    Arc::new(view.map_err(SqlError::Execution)?)
+                }
+                "alerts" => memory(projections::alerts(&record))?,
+                "incidents" => memory(projections::incidents(&record, plan, now))?,
+                "recoveries" => memory(projections::recoveries(&record))?,
+                "recovery_steps" => memory(projections::recovery_steps(&record))?,
+                "services" => memory(projections::services(&record, plan, follower.latest().await?))?,
+                _ => memory(projections::objectives(plan))?,
+            };
+            tables.insert(table.name, provider);
+        }
+        Ok(tables)
+    }
+
+    /// An error while running, as what the user can do about it.
+    fn failed(&self, error: DataFusionError) -> SqlError {
+        match error.find_root() {
+            DataFusionError::ResourcesExhausted(_) => SqlError::Memory { limit: self.limits.memory },
+            _ => SqlError::Execution(error),
+        }
+    }
+}
+
+fn memory(batch: RecordBatch) -> Result<Arc<dyn TableProvider>, SqlError> {
+    let table = MemTable::try_new(batch.schema(), vec![vec![batch]]).map_err(SqlError::Execution)?;
+    Ok(Arc::new(table))
+}
+
+/// `events` or `probes` over the log's table: without internal rows, every event once. A view and not a filter of
+/// rows, so that a query's own conditions still reach the files.
+fn view(
+    log: Arc<dyn TableProvider>,
+    name: &str,
+    table: &Table,
+    repeats: &Repeats,
+) -> Result<ViewTable, DataFusionError> {
+    let mut filter = match name {
+        "probes" => col("kind").eq(lit("probe.completed")),
+        _ => col("kind").not_like(lit("log.%")),
+    };
+    for ((topic, partition), offsets) in repeats {
+        let offsets = offsets.iter().map(|offset| lit(*offset)).collect();
+        let here = col("topic").eq(lit(topic)).and(col("partition").eq(lit(*partition)));
+        filter = filter.and(Expr::Not(Box::new(here.and(col("offset").in_list(offsets, false)))));
+    }
+    let column = |name: &'static str| match name {
+        "latency_seconds" => (col("latency_us") / lit(1e6)).alias(name),
+        _ => col(name),
+    };
+    let columns: Vec<Expr> = table.columns.iter().map(|listed| column(listed.name)).collect();
+    let plan = LogicalPlanBuilder::scan("log", provider_as_source(log), None)?.filter(filter)?.project(columns)?;
+    Ok(ViewTable::new(plan.build()?, None))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,411 @@
+//! The statistics behind every published figure, each defined once: quantiles, means, intervals, survival, shares.
+//!
+//! All of it is pure: values in, figures out, the seed an argument. Values are seconds wherever they are times.
+//! A figure that does not exist (nothing to count) is `None`, never NaN and never 0.
+
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+
+/// Resamples of a bootstrap interval.
+const RESAMPLES: usize = 2_000;
+/// Samples larger than this get the interval that the bootstrap converges to, instead of resampling.
+const RESAMPLE_UP_TO: usize = 5_000;
+/// Two-sided 95 % point of the normal distribution.
+const Z_95: f64 = 1.959_963_984_540_054;
+
+/// A sample as it is always published: the mean only beside the others.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Summary {
+    /// How many values.
+    pub n: usize,
+    /// Half of them are at most this.
+    pub median: f64,
+    /// Lower end of the median's 95 % confidence interval.
+    pub median_low: f64,
+    /// Upper end of it.
+    pub median_high: f64,
+    /// 90 % are at most this.
+    pub p90: f64,
+    /// 95 % are at most this.
+    pub p95: f64,
+    /// exp of the mean logarithm; 0 if any value is 0.
+    pub geometric_mean: f64,
+    /// Sum ÷ n.
+    pub mean: f64,
+    /// The smallest.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+impl Summary {
+    /// Summarises values, none of them negative; `None` if there are none. Values that are no finite number are
+    /// left out. The seed decides the bootstrap's draws: same values and seed, same interval.
+    #[must_use]
+    pub fn of(values: &[f64], seed: u64) -> Option<Self> {
+        let sorted = sorted(values);
+        let (min, max) = (*sorted.first()?, *sorted.last()?);
+        let (low, high) = median_interval(&sorted, seed)?;
+        Some(Self {
+            n: sorted.len(),
+            median: quantile(&sorted, 0.5)?,
+            median_low: low,
+            median_high: high,
+            p90: quantile(&sorted, 0.9)?,
+            p95: quantile(&sorted, 0.95)?,
+            geometric_mean: geometric_mean(&sorted)?,
+            mean: mean(&sorted)?,
+            min,
+            max,
+        })
+    }
+}
+
+/// The finite values in ascending order.
+#[must_use]
+pub fn sorted(values: &[f64]) -> Vec<f64> {
+    let mut sorted: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted
+}
+
+/// The `q`-quantile (0 to 1) of ascending values by linear interpolation between order statistics: type 7 of
+/// Hyndman & Fan (1996), the default of R, NumPy and pandas, and what SQL calls `percentile_cont`.
+#[must_use]
+pub fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
+    if !(0.0..=1.0).contains(&q) {
+        return None;
+    }
+    let position = q * (sorted.len().checked_sub(1)?) as f64;
+    let below = position.floor();
+    let (low, high) = (sorted[below as usize], sorted[position.ceil() as usize]);
+    Some(low + (high - low) * (position - below))
+}
+
+/// The median of values in any order.
+#[must_use]
+pub fn median(values: &[f64]) -> Option<f64> {
+    quantile(&sorted(values), 0.5)
+}
+
+/// The arithmetic mean.
+#[must_use]
+pub fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+/// exp of the mean logarithm, for values that are not negative; 0 if any of them is 0.
+#[must_use]
+pub fn geometric_mean(values: &[f64]) -> Option<f64> {
+    if values.iter().any(|v| *v < 0.0) {
+        return None;
+    }
+    // ln 0 is −∞, whose mean is −∞, whose exponential is 0.
+    mean(&values.iter().map(|v| v.ln()).collect::<Vec<_>>()).map(f64::exp)
+}
+
+/// A 95 % confidence interval of the median of ascending values: percentile bootstrap (Efron 1979) with
+/// [`RESAMPLES`] resamples. Above [`RESAMPLE_UP_TO`] values, the ranks n/2 ± z·√n/2 that it converges to.
+#[must_use]
+pub fn median_interval(sorted: &[f64], seed: u64) -> Option<(f64, f64)> {
+    let n = sorted.len();
+    if n == 0 {
+        return None;
+    }
+    if n > RESAMPLE_UP_TO {
+        let half_width = Z_95 / (2.0 * (n as f64).sqrt());
+        return Some((quantile(sorted, 0.5 - half_width)?, quantile(sorted, 0.5 + half_width)?));
+    }
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut draws = vec![0_usize; n];
+    let mut medians: Vec<f64> = (0..RESAMPLES).map(|_| resampled_median(sorted, &mut draws, &mut random)).collect();
+    medians.sort_unstable_by(f64::total_cmp);
+    Some((quantile(&medians, 0.025)?, quantile(&medians, 0.975)?))
+}
+
+/// Draws as many values as there are, with replacement, and gives their median. Ranks are drawn instead of values:
+/// the median of the values is the value at the median rank.
+fn resampled_median(sorted: &[f64], draws: &mut [usize], random: &mut impl Rng) -> f64 {
+    let n = sorted.len();
+    for draw in draws.iter_mut() {
+        *draw = random.random_range(0..n);
+    }
+    let (below, upper, _) = draws.select_nth_unstable(n / 2);
+    let upper = sorted[*upper];
+    match (n % 2, below.iter().max()) {
+        (0, Some(lower)) => f64::midpoint(sorted[*lower], upper),
+        _ => upper,
+    }
+}
+
+/// One subject of a survival analysis.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Observation {
+    /// How long it was watched.
+    pub time: f64,
+    /// Whether what was waited for happened then; otherwise it is right-censored: it was still waiting.
+    pub happened: bool,
+}
+
+/// One step of a survival curve.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Survival {
+    /// When something happened.
+    pub time: f64,
+    /// Watched until at least then.
+    pub at_risk: usize,
+    /// How many it happened to.
+    pub events: usize,
+    /// Share that is still waiting after it.
+    pub survival: f64,
+}
+
+/// The product-limit estimate of Kaplan & Meier (1958): how long until something happens, when for some it has not
+/// happened yet. A subject censored at the time of an event counts as at risk in it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct KaplanMeier {
+    steps: Vec<Survival>,
+}
+
+impl KaplanMeier {
+    /// Fits the curve; observations whose time is no finite number are left out.
+    #[must_use]
+    pub fn fit(observations: &[Observation]) -> Self {
+        let mut ordered: Vec<_> = observations.iter().copied().filter(|o| o.time.is_finite()).collect();
+        ordered.sort_unstable_by(|a, b| a.time.total_cmp(&b.time));
+        let (mut survival, mut at_risk) = (1.0, ordered.len());
+        let mut steps = Vec::new();
+        for tied in ordered.chunk_by(|a, b| a.time == b.time) {
+            let events = tied.iter().filter(|o| o.happened).count();
+            if events > 0 {
+                survival *= 1.0 - events as f64 / at_risk as f64;
+                steps.push(Survival { time: tied[0].time, at_risk, events, survival });
+            }
+            at_risk -= tied.len();
+        }
+        Self { steps }
+    }
+
+    /// The curve, in time order.
+    #[must_use]
+    pub fn steps(&self) -> &[Survival] {
+        &self.steps
+    }
+
+    /// Share that is still waiting after `time`.
+    #[must_use]
+    pub fn survival(&self, time: f64) -> f64 {
+        let after = self.steps.partition_point(|step| step.time <= time);
+        after.checked_sub(1).map_or(1.0, |last| self.steps[last].survival)
+    }
+
+    /// The first time after which at most half are still waiting; `None` while more are.
+    #[must_use]
+    pub fn median(&self) -> Option<f64> {
+        // A product of fractions that is one half by hand may be a hair above it in binary.
+        self.steps.iter().find(|step| step.survival <= 0.5 + 1e-12).map(|step| step.time)
+    }
+}
+
+/// A share of a whole, 0 to 1; `None` of nothing.
+#[must_use]
+pub fn share(part: f64, whole: f64) -> Option<f64> {
+    (whole > 0.0).then(|| (part / whole).clamp(0.0, 1.0))
+}
+
+/// Availability = good time ÷ (observed − maintenance), all in seconds and good time outside maintenance.
+#[must_use]
+pub fn availability(good: f64, observed: f64, maintenance: f64) -> Option<f64> {
+    share(good, observed - maintenance)
+}
+
+/// Coverage = observed ÷ calendar: how much of the time availability speaks of.
+#[must_use]
+pub fn coverage(observed: f64, calendar: f64) -> Option<f64> {
+    share(observed, calendar)
+}
+
+/// MTBF = observed uptime outside maintenance ÷ HARD failures, in seconds; `None` without a failure.
+#[must_use]
+pub fn mean_time_between_failures(uptime: f64, failures: usize) -> Option<f64> {
+    (failures > 0).then(|| uptime / failures as f64)
+}
+
+/// Total length of intervals `(from, until)`, counting what overlaps once; those that end before they begin are
+/// left out.
+#[must_use]
+pub fn union_length(intervals: &[(f64, f64)]) -> f64 {
+    let mut ordered: Vec<_> = intervals.iter().copied().filter(|(from, until)| until > from).collect();
+    ordered.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+    let (mut total, mut covered) = (0.0, f64::NEG_INFINITY);
+    for (from, until) in ordered {
+        total += (until - from.max(covered)).max(0.0);
+        covered = covered.max(until);
+    }
+    total
+}
+
+/// Attainment of a recovery time objective.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Attainment {
+    /// Recovered within the objective.
+    pub met: usize,
+    /// Recovered at all.
+    pub recovered: usize,
+    /// Still open and already past the objective.
+    pub open_past: usize,
+}
+
+impl Attainment {
+    /// Counts one incident: `lasted` seconds so far or until it recovered, of `objective` allowed.
+    pub fn count(&mut self, lasted: f64, recovered: bool, objective: f64) {
+        match (recovered, lasted <= objective) {
+            (true, met) => {
+                self.recovered += 1;
+                self.met += usize::from(met);
+            }
+            (false, true) => {}
+            (false, false) => self.open_past += 1,
+        }
+    }
+
+    /// Met ÷ (recovered + open past it); `None` of nothing.
+    #[must_use]
+    pub fn share(&self) -> Option<f64> {
+        share(self.met as f64, (self.recovered + self.open_past) as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn near(found: Option<f64>, expected: f64) {
+        let found = found.expect("a figure");
+        assert!((found - expected).abs() < 1e-9, "{found} is not {expected}");
+    }
+
+    #[test]
+    fn quantiles_are_type_7() {
+        // R: quantile(c(1, 2, 4, 8, 16), c(.1, .25, .5, .9, .95)); NumPy's "linear" gives the same.
+        let five = [1.0, 2.0, 4.0, 8.0, 16.0];
+        for (q, expected) in [(0.0, 1.0), (0.1, 1.4), (0.25, 2.0), (0.5, 4.0), (0.9, 12.8), (0.95, 14.4), (1.0, 16.0)] {
+            near(quantile(&five, q), expected);
+        }
+        // By hand for 1..=10: 1 + 9q.
+        let ten: Vec<f64> = (1..=10).map(f64::from).collect();
+        for (q, expected) in [(0.5, 5.5), (0.9, 9.1), (0.95, 9.55), (0.33, 3.97)] {
+            near(quantile(&ten, q), expected);
+        }
+        near(quantile(&[7.0], 0.9), 7.0);
+        assert_eq!((quantile(&[], 0.5), quantile(&five, 1.1), quantile(&five, f64::NAN)), (None, None, None));
+    }
+
+    #[test]
+    fn a_summary_holds_what_is_published() {
+        let summary = Summary::of(&[8.0, 1.0, f64::NAN, 4.0, 16.0, 2.0], 1).unwrap();
+        assert_eq!((summary.n, summary.min, summary.max), (5, 1.0, 16.0));
+        near(Some(summary.mean), 6.2);
+        near(Some(summary.median), 4.0);
+        near(Some(summary.geometric_mean), 4.0);
+        assert_eq!(Summary::of(&[], 1), None);
+        let one = Summary::of(&[3.0], 1).unwrap();
+        assert_eq!((one.median_low, one.median, one.median_high, one.p95), (3.0, 3.0, 3.0, 3.0));
+        assert_eq!(geometric_mean(&[0.0, 5.0]), Some(0.0));
+        assert_eq!(geometric_mean(&[-1.0, 5.0]), None);
+    }
+
+    /// The chance that a resample's median is at most the j-th smallest of n (n odd) is that of drawing at least
+    /// (n+1)/2 times among the first j: a binomial tail, which gives the interval without drawing anything.
+    #[test]
+    fn the_bootstrap_agrees_with_its_exact_distribution() {
+        let values: Vec<f64> = (1..=21).map(f64::from).collect();
+        let tail = |p: f64| -> f64 {
+            let binomial = |k: u32| (0..k).fold(1.0, |c, i| c * f64::from(21 - i) / f64::from(i + 1));
+            (11..=21).map(|k| binomial(k) * p.powi(k as i32) * (1.0 - p).powi(21 - k as i32)).sum()
+        };
+        let rank = |level: f64| (1..=21).find(|j| tail(f64::from(*j) / 21.0) >= level).map(f64::from).unwrap();
+        let (low, high) = median_interval(&values, 7).unwrap();
+        // 7 and 15; the resampled quantiles may fall on the neighbouring rank.
+        assert!((low - rank(0.025)).abs() <= 1.0 && (high - rank(0.975)).abs() <= 1.0, "{low} {high}");
+        assert_eq!(median_interval(&values, 7), Some((low, high)), "same seed, same interval");
+    }
+
+    #[test]
+    fn large_samples_get_the_limit_of_the_bootstrap() {
+        let values: Vec<f64> = (0..=10_000).map(f64::from).collect();
+        let (low, high) = median_interval(&values, 1).unwrap();
+        // 5000 ± 1.96 · √10001 / 2
+        assert!((low - 4902.0).abs() < 0.2 && (high - 5098.0).abs() < 0.2, "{low} {high}");
+    }
+
+    /// Remission times in weeks of the 6-mercaptopurine arm of Freireich et al. (1963), 12 of 21 censored.
+    #[test]
+    fn kaplan_meier_gives_the_published_figures() {
+        let happened = [6.0, 6.0, 6.0, 7.0, 10.0, 13.0, 16.0, 22.0, 23.0];
+        let censored = [6.0, 9.0, 10.0, 11.0, 17.0, 19.0, 20.0, 25.0, 32.0, 32.0, 34.0, 35.0];
+        let observations: Vec<_> = (happened.map(|time| Observation { time, happened: true }).into_iter())
+            .chain(censored.map(|time| Observation { time, happened: false }))
+            .collect();
+        let curve = KaplanMeier::fit(&observations);
+        for (time, expected) in [(5.9, 1.0), (6.0, 0.8571), (10.0, 0.7529), (22.0, 0.5378), (23.0, 0.4482)] {
+            assert!((curve.survival(time) - expected).abs() < 5e-5, "S({time}) = {}", curve.survival(time));
+        }
+        assert_eq!(curve.median(), Some(23.0));
+        let at_risk: Vec<_> = curve.steps().iter().map(|step| (step.time, step.at_risk, step.events)).collect();
+        let published = [(6.0, 21, 3), (7.0, 17, 1), (10.0, 15, 1), (13.0, 12, 1), (16.0, 11, 1), (22.0, 7, 1)];
+        assert_eq!(at_risk[..6], published);
+    }
+
+    #[test]
+    fn survival_without_events_has_no_median() {
+        let open = [Observation { time: 5.0, happened: false }; 3];
+        let curve = KaplanMeier::fit(&open);
+        assert_eq!((curve.median(), curve.survival(9.0)), (None, 1.0));
+        assert_eq!(KaplanMeier::fit(&[]).median(), None);
+        // ¾ · ⅔ = ½: exactly half are left.
+        let four = [1.0, 2.0, 3.0, 4.0].map(|time| Observation { time, happened: true });
+        assert_eq!(KaplanMeier::fit(&four).median(), Some(2.0));
+    }
+
+    #[test]
+    fn shares_of_nothing_are_none() {
+        near(availability(90.0, 110.0, 10.0), 0.9);
+        near(coverage(50.0, 200.0), 0.25);
+        near(mean_time_between_failures(300.0, 3), 100.0);
+        assert_eq!((availability(0.0, 5.0, 5.0), coverage(1.0, 0.0)), (None, None));
+        assert_eq!(mean_time_between_failures(300.0, 0), None);
+        assert!((union_length(&[(0.0, 10.0), (5.0, 12.0), (20.0, 21.0), (9.0, 8.0), (2.0, 3.0)]) - 13.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn attainment_counts_the_open_ones_that_are_late() {
+        let mut attainment = Attainment::default();
+        assert_eq!(attainment.share(), None);
+        for (lasted, recovered) in [(59.0, true), (60.0, true), (61.0, true), (60.0, false), (61.0, false)] {
+            attainment.count(lasted, recovered, 60.0);
+        }
+        assert_eq!(attainment, Attainment { met: 2, recovered: 3, open_past: 1 });
+        assert_eq!(attainment.share(), Some(0.5));
+    }
+
+    proptest! {
+        #[test]
+        fn figures_keep_their_order(values in prop::collection::vec(0.0..1e9f64, 1..80), seed: u64) {
+            let s = Summary::of(&values, seed).unwrap();
+            prop_assert!(s.min <= s.median && s.median <= s.p90 && s.p90 <= s.p95 && s.p95 <= s.max);
+            prop_assert!(s.median_low <= s.median_high && s.min <= s.median_low && s.median_high <= s.max);
+            prop_assert!(s.geometric_mean <= s.mean * (1.0 + 1e-9), "geometric mean above the mean");
+        }
+
+        #[test]
+        fn without_censoring_survival_is_the_share_above(values in prop::collection::vec(0..50u32, 1..60), at in 0..50u32) {
+            let all: Vec<_> = values.iter().map(|v| Observation { time: f64::from(*v), happened: true }).collect();
+            let above = values.iter().filter(|v| **v > at).count() as f64 / values.len() as f64;
+            prop_assert!((KaplanMeier::fit(&all).survival(f64::from(at)) - above).abs() < 1e-9);
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! The incident fold: events of the alerts and recoveries topics to incidents, alerts, recoveries and their steps.
+//!
+//! The fold does not depend on the order in which events come: what was late, out of order, or delivered twice
+//! gives the same [`Record`]. Each fact is kept with its event's stamp (time, source, id), and of two events that
+//! state the same fact the first (for corrections: the last) by stamp counts, whichever was folded first. What is
+//! read ([`Incident`], [`Recovery`], [`Alert`]) is put together from the facts when it is asked for.
+
+mod model;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
+
+use crate::event::{
+    AlertRaised, AlertResolved, AlertSuppressed, Event, EventData, EventRef, IncidentAcknowledged, IncidentCorrected,
+    IncidentOpened, IncidentResolved, Kind, RecoveryFinished, RecoveryStarted, RecoveryTriggered, RecoveryVerified,
+    StepFinished, StepStarted,
+};
+use crate::ids::{AlertId, EventId, IncidentId, PlanVersion, RecoveryId, ServiceId, Source, StepId};
+
+pub use model::{Acknowledgement, Alert, Correction, Incident, Recovery, StepRun};
+
+/// When and by which event something was said: the order in which facts are weighed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Stamp {
+    at: DateTime<Utc>,
+    source: Source,
+    id: EventId,
+}
+
+impl Stamp {
+    fn of(event: &Event) -> Self {
+        Self { at: event.occurred_at, source: event.source.clone(), id: event.id.clone() }
+    }
+
+    fn event(&self) -> EventRef {
+        EventRef { source: self.source.clone(), id: self.id.clone() }
+    }
+}
+
+/// A fact, said first by the event of this stamp.
+#[derive(Debug, Clone, PartialEq)]
+struct First<T>(Option<(Stamp, T)>);
+
+impl<T> Default for First<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> First<T> {
+    fn offer(&mut self, stamp: &Stamp, value: impl FnOnce() -> T) {
+        if self.0.as_ref().is_none_or(|(held, _)| stamp < held) {
+            self.0 = Some((stamp.clone(), value()));
+        }
+    }
+
+    fn at(&self) -> Option<DateTime<Utc>> {
+        self.0.as_ref().map(|(stamp, _)| stamp.at)
+    }
+
+    fn get(&self) -> Option<&T> {
+        self.0.as_ref().map(|(_, value)| value)
+    }
+}
+
+/// An event's service and plan beside its payload, for the facts that name neither.
+#[derive(Debug, Clone, PartialEq)]
+struct About<T> {
+    service: ServiceId,
+    plan: Option<PlanVersion>,
+    data: T,
+}
+
+impl<T: Clone> About<T> {
+    fn new(event: &Event, data: &T) -> Self {
+        Self { service: event.subject.clone(), plan: event.plan.clone(), data: data.clone() }
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct IncidentFacts {
+    opened: First<About<IncidentOpened>>,
+    acknowledged_by_human: First<String>,
+    acknowledged_by_automation: First<String>,
+    resolved: First<IncidentResolved>,
+    corrections: BTreeMap<Stamp, IncidentCorrected>,
+    escalated: First<()>,
+    recoveries: BTreeSet<RecoveryId>,
+    alerts: BTreeSet<AlertId>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct AlertFacts {
+    raised: First<About<AlertRaised>>,
+    suppressed: First<AlertSuppressed>,
+    resolved: First<AlertResolved>,
+    notified: First<()>,
+    notifications_sent: u32,
+    notifications_failed: u32,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct RecoveryFacts {
+    /// Incident and service, as the first event that names them says.
+    about: First<About<IncidentId>>,
+    triggered: First<RecoveryTriggered>,
+    approved: First<String>,
+    started: First<RecoveryStarted>,
+    verified: First<RecoveryVerified>,
+    finished: First<RecoveryFinished>,
+    escalated: First<()>,
+    steps: BTreeMap<(u32, StepId, u32), StepFacts>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct StepFacts {
+    started: First<StepStarted>,
+    finished: First<StepFinished>,
+}
+
+/// Everything folded so far. Grows with incidents, alerts and recoveries, not with observations.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Record {
+    /// Digests of the `(source, id)` folded: 16 bytes an event.
+    seen: HashSet<[u8; 16]>,
+    incidents: BTreeMap<IncidentId, IncidentFacts>,
+    alerts: BTreeMap<AlertId, AlertFacts>,
+    recoveries: BTreeMap<RecoveryId, RecoveryFacts>,
+}
+
+/// Folds events, in whatever order they come.
+pub fn fold<'a>(events: impl IntoIterator<Item = &'a Event>) -> Record {
+    let mut record = Record::default();
+    for event in events {
+        record.evolve(event);
+    }
+    record
+}
+
+fn digest(event: &Event) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    hash.update((event.source.as_str().len() as u64).to_le_bytes());
+    hash.update(event.source.as_str());
+    hash.update(event.id.as_str());
+    let mut half = [0; 16];
+    half.copy_from_slice(&hash.finalize()[..16]);
+    half
+}
+
+impl Record {
+    /// The kinds that the fold looks at: a reader of the log need fetch no others.
+    pub const KINDS: &[Kind] = &[
+        Kind::AlertRaised,
+        Kind::AlertSuppressed,
+        Kind::AlertResolved,
+        Kind::NotificationSent,
+        Kind::NotificationFailed,
+        Kind::IncidentOpened,
+        Kind::IncidentAcknowledged,
+        Kind::IncidentResolved,
+        Kind::IncidentCorrected,
+        Kind::RecoveryTriggered,
+        Kind::RecoveryApproved,
+        Kind::RecoveryStarted,
+        Kind::StepStarted,
+        Kind::StepFinished,
+        Kind::RecoveryVerified,
+        Kind::RecoveryFinished,
+        Kind::RecoveryEscalated,
+    ];
+
+    /// Takes one event in. One that was taken before (same source and id) changes nothing, whatever it says.
+    pub fn evolve(&mut self, event: &Event) {
+        if !Self::KINDS.contains(&event.kind()) || !self.seen.insert(digest(event)) {
+            return;
+        }
+        let stamp = Stamp::of(event);
+        match &event.data {
+            EventData::AlertRaised(data) => {
+                self.incident(&data.incident).alerts.insert(data.alert.clone());
+                self.alert(&data.alert).raised.offer(&stamp, || About::new(event, data));
+            }
+            EventData::AlertSuppressed(data) => self.alert(&data.alert).suppressed.offer(&stamp, || data.clone()),
+            EventData::AlertResolved(data) => self.alert(&data.alert).resolved.offer(&stamp, || data.clone()),
+            EventData::NotificationSent(data) => {
+                let alert = self.alert(&data.alert);
+                alert.notified.offer(&stamp, || ());
+                alert.notifications_sent += 1;
+            }
+            EventData::NotificationFailed(data) => self.alert(&data.alert).notifications_failed += 1,
+            EventData::IncidentOpened(data) => {
+                self.incident(&data.incident).opened.offer(&stamp, || About::new(event, data));
+            }
+            EventData::IncidentAcknowledged(data) => self.acknowledge(&stamp, data),
+            EventData::IncidentResolved(data) => {
+                self.incident(&data.incident).resolved.offer(&stamp, || data.clone());
+            }
+            EventData::IncidentCorrected(data) => {
+                self.incident(&data.incident).corrections.insert(stamp, data.clone());
+            }
+            _ => self.evolve_recovery(event, &stamp),
+        }
+    }
+
+    fn evolve_recovery(&mut self, event: &Event, stamp: &Stamp) {
+        match &event.data {
+            EventData::RecoveryTriggered(data) => {
+                let recovery = self.recovery(event, stamp, &data.recovery, &data.incident);
+                recovery.triggered.offer(stamp, || data.clone());
+            }
+            // The only one that names no incident: who it is about is said by the others.
+            EventData::RecoveryApproved(data) => {
+                let recovery = self.recoveries.entry(data.recovery.clone()).or_default();
+                recovery.approved.offer(stamp, || data.by.clone());
+            }
+            EventData::RecoveryStarted(data) => {
+                let recovery = self.recovery(event, stamp, &data.recovery, &data.incident);
+                recovery.started.offer(stamp, || data.clone());
+            }
+            EventData::StepStarted(data) => {
+                let recovery = self.recovery(event, stamp, &data.recovery, &data.incident);
+                let step = recovery.steps.entry((data.index, data.step.clone(), data.attempt)).or_default();
+                step.started.offer(stamp, || data.clone());
+            }
+            EventData::StepFinished(data) => {
+                let recovery = self.recovery(event, stamp, &data.recovery, &data.incident);
+                let step = recovery.steps.entry((data.index, data.step.clone(), data.attempt)).or_default();
+                step.finished.offer(stamp, || data.clone());
+            }
+            EventData::RecoveryVerified(data) => {
+                let recovery = self.recovery(event, stamp, &data.recovery, &data.incident);
+                recovery.verified.offer(stamp, || data.clone());
+            }
+            EventData::RecoveryFinished(data) => {
+                let recovery = self.recovery(event, stamp, &data.recovery, &data.incident);
+                recovery.finished.offer(stamp, || data.clone());
+            }
+            EventData::RecoveryEscalated(data) => {
+                self.incident(&data.incident).escalated.offer(stamp, || ());
+                if let Some(recovery) = &data.recovery {
+                    self.recovery(event, stamp, recovery, &data.incident).escalated.offer(stamp, || ());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn acknowledge(&mut self, stamp: &Stamp, data: &IncidentAcknowledged) {
+        let incident = self.incident(&data.incident);
+        let side = match data.automated {
+            true => &mut incident.acknowledged_by_automation,
+            false => &mut incident.acknowledged_by_human,
+        };
+        side.offer(stamp, || data.by.clone());
+    }
+
+    fn incident(&mut self, id: &IncidentId) -> &mut IncidentFacts {
+        self.incidents.entry(id.clone()).or_default()
+    }
+
+    fn alert(&mut self, id: &AlertId) -> &mut AlertFacts {
+        self.alerts.entry(id.clone()).or_default()
+    }
+
+    fn recovery(&mut self, event: &Event, stamp: &Stamp, id: &RecoveryId, incident: &IncidentId) -> &mut RecoveryFacts {
+        self.incident(incident).recoveries.insert(id.clone());
+        let recovery = self.recoveries.entry(id.clone()).or_default();
+        recovery.about.offer(stamp, || About::new(event, incident));
+        recovery
+    }
+
+    /// Incidents whose opening is known, in id order.
+    pub fn incidents(&self) -> impl Iterator<Item = Incident> + '_ {
+        self.incidents.iter().filter_map(|(id, facts)| self.read_incident(id, facts))
+    }
+
+    /// The incident of this id, once its opening is known.
+    #[must_use]
+    pub fn incident_of(&self, id: &IncidentId) -> Option<Incident> {
+        self.read_incident(id, self.incidents.get(id)?)
+    }
+
+    /// Alerts whose raising is known, in id order.
+    pub fn alerts(&self) -> impl Iterator<Item = Alert> + '_ {
+        self.alerts.iter().filter_map(|(id, facts)| read_alert(id, facts))
+    }
+
+    /// Recoveries whose incident is known, in id order.
+    pub fn recoveries(&self) -> impl Iterator<Item = Recovery> + '_ {
+        self.recoveries.iter().filter_map(|(id, facts)| read_recovery(id, facts))
+    }
+
+    /// Incidents that something was said of, but whose opening never came.
+    #[must_use]
+    pub fn orphans(&self) -> usize {
+        self.incidents.values().filter(|facts| facts.opened.get().is_none()).count()
+    }
+
+    /// Distinct events that the fold took in.
+    #[must_use]
+    pub fn events(&self) -> usize {
+        self.seen.len()
+    }
+
+    fn read_incident(&self, id: &IncidentId, facts: &IncidentFacts) -> Option<Incident> {
+        let (stamp, About { service, plan, data: opened }) = facts.opened.0.as_ref()?;
+        let (resolved_at, resolved) = (facts.resolved.at(), facts.resolved.get());
+        let original_recovered_at = resolved.map(|data| data.recovered_at);
+        let mut recoveries: Vec<_> = facts.recoveries.iter().cloned().collect();
+        recoveries.sort_by_key(|id| (self.attempt(id).unwrap_or(u32::MAX), id.clone()));
+        let (human, automation) = self.acknowledgements(facts);
+        let mut incident = Incident {
+            id: id.clone(),
+            service: service.clone(),
+            plan: plan.clone(),
+            severity: opened.severity,
+            policy: opened.policy.clone(),
+            error_class: opened.error_class,
+            reason: opened.reason.clone(),
+            last_success_at: opened.last_success_at,
+            first_failure_at: opened.first_failure_at,
+            detected_at: opened.detected_at,
+            // On a tie the person's counts: automation must not claim what somebody did.
+            acknowledged: [&human, &automation].into_iter().flatten().min_by_key(|a| a.at).cloned(),
+            acknowledged_by_human: human,
+            acknowledged_by_automation: automation,
+            recovered_at: original_recovered_at,
+            resolved_at,
+            recovered_by: resolved.and_then(|data| data.recovery.clone()),
+            escalated_at: facts.escalated.at(),
+            recoveries,
+            alerts: facts.alerts.iter().cloned().collect(),
+            correction: None,
+            opened_by: stamp.event(),
+            resolved_by: facts.resolved.0.as_ref().map(|(stamp, _)| stamp.event()),
+        };
+        correct(&mut incident, &facts.corrections);
+        Some(incident)
+    }
+
+    fn attempt(&self, id: &RecoveryId) -> Option<u32> {
+        let facts = self.recoveries.get(id)?;
+        facts.triggered.get().map(|data| data.attempt).or_else(|| facts.finished.get().map(|data| data.attempt))
+    }
+
+    /// The first acknowledgement by a person and by automation. Beside what was said in so many words, a person
+    /// acknowledges by asking for a recovery or approving one, and automation by starting one.
+    fn acknowledgements(&self, facts: &IncidentFacts) -> (Option<Acknowledgement>, Option<Acknowledgement>) {
+        let said = |first: &First<String>, automated| {
+            first.0.as_ref().map(|(stamp, by)| Acknowledgement { at: stamp.at, by: by.clone(), automated })
+        };
+        let mut human = said(&facts.acknowledged_by_human, false);
+        let mut automation = said(&facts.acknowledged_by_automation, true);
+        let earlier = |held: &mut Option<Acknowledgement>, at, by: &str, automated| {
+            if held.as_ref().is_none_or(|held| at < held.at) {
+                *held = Some(Acknowledgement { at, by: by.to_owned(), automated });
+            }
+        };
+        for recovery in facts.recoveries.iter().filter_map(|id| self.recoveries.get(id)) {
+            if let Some((stamp, RecoveryTriggered { by: Some(by), .. })) = &recovery.triggered.0 {
+                earlier(&mut human, stamp.at, by, false);
+            }
+            if let Some((stamp, by)) = &recovery.approved.0 {
+                earlier(&mut human, stamp.at, by, false);
+            }
+            if let Some((stamp, started)) = &recovery.started.0 {
+                earlier(&mut automation, stamp.at, &started.runner, true);
+            }
+        }
+        (human, automation)
+    }
+}
+
+/// Applies corrections in the order they were made: of each restated figure, and of `exclude`, the last word counts.
+/// Restating a recovery closes an incident that nothing else has resolved, at the time of the correction.
+fn correct(incident: &mut Incident, corrections: &BTreeMap<Stamp, IncidentCorrected>) {
+    let Some((last, newest)) = corrections.last_key_value() else { return };
+    incident.correction = Some(Correction {
+        at: last.at,
+        by: newest.by.clone(),
+        reason: newest.reason.clone(),
+        excluded: newest.exclude,
+        original_first_failure_at: incident.first_failure_at,
+        original_recovered_at: incident.recovered_at,
+        original_error_class: incident.error_class,
+    });
+    for (stamp, correction) in corrections {
+        incident.first_failure_at = correction.first_failure_at.unwrap_or(incident.first_failure_at);
+        incident.error_class = correction.error_class.unwrap_or(incident.error_class);
+        if correction.recovered_at.is_some() {
+            incident.recovered_at = correction.recovered_at;
+            incident.resolved_at.get_or_insert(stamp.at);
+        }
+    }
+}
+
+fn read_alert(id: &AlertId, facts: &AlertFacts) -> Option<Alert> {
+    let (stamp, About { service, data: raised, .. }) = facts.raised.0.as_ref()?;
+    Some(Alert {
+        id: id.clone(),
+        incident: raised.incident.clone(),
+        service: service.clone(),
+        policy: raised.policy.clone(),
+        severity: raised.severity,
+        failures: raised.failures,
+        first_failure_at: raised.first_failure_at,
+        raised_at: stamp.at,
+        reason: raised.reason.clone(),
+        suppressed: facts.suppressed.get().map(|data| (data.cause, data.by.clone())),
+        recovered_at: facts.resolved.get().map(|data| data.recovered_at),
+        resolved_at: facts.resolved.at(),
+        notified_at: facts.notified.at(),
+        notifications_sent: facts.notifications_sent,
+        notifications_failed: facts.notifications_failed,
+        raised_by: stamp.event(),
+    })
+}
+
+fn read_recovery(id: &RecoveryId, facts: &RecoveryFacts) -> Option<Recovery> {
+    let About { service, plan, data: incident } = facts.about.get()?;
+    let (triggered, started, finished) = (facts.triggered.get(), facts.started.get(), facts.finished.get());
+    let procedure = triggered.map(|data| &data.procedure).or(started.map(|data| &data.procedure));
+    Some(Recovery {
+        id: id.clone(),
+        incident: incident.clone(),
+        service: service.clone(),
+        plan: plan.clone(),
+        attempt: triggered.map(|data| data.attempt).or(finished.map(|data| data.attempt)),
+        procedure: procedure.or(finished.map(|data| &data.procedure)).cloned(),
+        method: triggered.and_then(|data| data.method).or(finished.and_then(|data| data.method)),
+        mode: triggered.map(|data| data.mode),
+        first_failure_at: triggered.map(|data| data.first_failure_at),
+        triggered_at: facts.triggered.at(),
+        triggered_by: triggered.and_then(|data| data.by.clone()),
+        approved_at: facts.approved.at(),
+        approved_by: facts.approved.get().cloned(),
+        started_at: facts.started.at(),
+        runner: started.map(|data| data.runner.clone()),
+        verified_at: facts.verified.at(),
+        verified: facts.verified.get().map(|data| data.passed),
+        finished_at: facts.finished.at(),
+        outcome: finished.map(|data| data.outcome),
+        error_class: finished.and_then(|data| data.error_class),
+        reason: finished.and_then(|data| data.reason.clone()),
+        escalated_at: facts.escalated.at(),
+        steps: facts.steps.iter().map(read_step).collect(),
+    })
+}
+
+fn read_step(((index, step, attempt), facts): (&(u32, StepId, u32), &StepFacts)) -> StepRun {
+    let finished = facts.finished.get();
+    StepRun {
+        step: step.clone(),
+        index: *index,
+        attempt: *attempt,
+        action: facts.started.get().map(|data| data.action.clone()),
+        started_at: facts.started.at(),
+        finished_at: facts.finished.at(),
+        outcome: finished.map(|data| data.outcome),
+        duration_ms: finished.map(|data| data.duration_ms),
+        code: finished.and_then(|data| data.code),
+        error: finished.and_then(|data| data.error.clone()),
+    }
+}

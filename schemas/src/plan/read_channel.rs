@@ -1,0 +1,165 @@
+//! Notification channels as the plan writes them. What is secret may not stand in the plan: it is named by
+//! `{ env = "…" }` or `{ file = "…" }`.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::model::{Channel, ChannelKind, MailTls, SecretRef};
+use super::read::{DEFAULT_CHANNEL, Reading, literal};
+use super::read_probe::{check_address, check_url};
+use super::section::Section;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+const ATTEMPTS: u32 = 5;
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Webhook,
+    Slack,
+    Email,
+    Log,
+}
+
+const KINDS: [(&str, Kind); 4] =
+    [("webhook", Kind::Webhook), ("slack", Kind::Slack), ("email", Kind::Email), ("log", Kind::Log)];
+const TLS: [(&str, MailTls); 3] =
+    [("implicit", MailTls::Implicit), ("starttls", MailTls::StartTls), ("none", MailTls::None)];
+
+/// The channel of a plan that declares none: Rebound's own log.
+pub(super) fn default_channel() -> Channel {
+    Channel { id: literal(DEFAULT_CHANNEL), kind: ChannelKind::Log, timeout: TIMEOUT, attempts: ATTEMPTS }
+}
+
+impl<'a> Reading<'a> {
+    /// A channel.
+    pub(super) fn channel(&self, section: &Section<'a>) -> Option<Channel> {
+        let id = section.id("channel");
+        section.required("kind", "kind = \"webhook\", \"slack\", \"email\" or \"log\"");
+        let timeout = section.duration("timeout").unwrap_or(TIMEOUT);
+        let attempts = section.count("attempts", 1, 100).unwrap_or(ATTEMPTS);
+        let kind = section.word("kind", &KINDS)?;
+        let (what, kind) = match kind {
+            Kind::Webhook => ("a webhook channel", self.webhook(section)),
+            Kind::Slack => ("a slack channel", self.slack(section)),
+            Kind::Email => ("an email channel", self.email(section)),
+            Kind::Log => ("a log channel", Some(ChannelKind::Log)),
+        };
+        section.finish(what);
+        Some(Channel { id: id?, kind: kind?, timeout, attempts })
+    }
+
+    fn webhook(&self, section: &Section<'a>) -> Option<ChannelKind> {
+        section.required("url", "url = \"https://…\"");
+        let allow_private = section.flag("allow_private").unwrap_or(false);
+        let url = self.maybe_secret(section, "url");
+        if let Some(SecretRef::Plain(text)) = &url {
+            check_url(section, "url", text);
+        }
+        let secret = self.secret(section, "secret");
+        Some(ChannelKind::Webhook { url: url?, secret, allow_private })
+    }
+
+    fn slack(&self, section: &Section<'a>) -> Option<ChannelKind> {
+        section.required("url", "url = { env = \"SLACK_URL\" } or { file = \"/run/secrets/slack\" }");
+        let allow_private = section.flag("allow_private").unwrap_or(false);
+        // Whoever knows a Slack address may post to it. Only a stand-in on a private network may be written out.
+        let url = if allow_private { self.maybe_secret(section, "url") } else { self.secret(section, "url") };
+        if let Some(SecretRef::Plain(text)) = &url {
+            check_url(section, "url", text);
+        }
+        Some(ChannelKind::Slack { url: url?, allow_private })
+    }
+
+    fn email(&self, section: &Section<'a>) -> Option<ChannelKind> {
+        section.required("server", "server = \"host:port\" of the relay");
+        let server = section.text("server");
+        let sound = server.as_ref().is_some_and(|server| check_address(section, "server", server));
+        let tls = section.word("tls", &TLS).unwrap_or(MailTls::StartTls);
+        if let (MailTls::None, true, Some(server)) = (tls, sound, &server)
+            && !is_loopback(server)
+        {
+            let message = format!("mails to {server:?} would go in the clear");
+            section.fault("tls", message, "write tls = \"starttls\" or \"implicit\": none is for loopback only");
+        }
+        section.required("from", "from = \"rebound@example.org\"");
+        let from = section.text("from");
+        if let Some(from) = &from {
+            check_mailbox(section, "from", section.place("from"), from);
+        }
+        section.required("to", "to = [\"ops@example.org\"]");
+        let to = section.texts("to");
+        if to.as_ref().is_some_and(Vec::is_empty) {
+            section.fault("to", "is empty", "write to = [\"ops@example.org\"]");
+        }
+        for (at, mailbox) in to.iter().flatten() {
+            check_mailbox(section, "to", *at, mailbox);
+        }
+        let user = section.words("user");
+        let password = self.secret(section, "password");
+        if section.has("user") != section.has("password") {
+            let (there, missing) = if user.is_some() { ("user", "password") } else { ("password", "user") };
+            section.fault(there, format!("stands without {missing}"), format!("write {missing} too, or neither"));
+        }
+        let to = to?.into_iter().map(|(_, mailbox)| mailbox).collect();
+        Some(ChannelKind::Email { server: server?, tls, from: from?, to, user, password })
+    }
+
+    /// A text that may stand in the plan, or be named.
+    fn maybe_secret(&self, section: &Section<'a>, key: &str) -> Option<SecretRef> {
+        if section.is_table(key) { self.secret(section, key) } else { section.text(key).map(SecretRef::Plain) }
+    }
+
+    /// A text that must be named.
+    fn secret(&self, section: &Section<'a>, key: &str) -> Option<SecretRef> {
+        if !section.has(key) {
+            return None;
+        }
+        if !section.is_table(key) {
+            // Asked for, so that it isn't reported as unknown as well; its value goes nowhere.
+            drop(section.text(key));
+            let owner = section.raw_text("id").unwrap_or_default();
+            let name: String = format!("{owner}_{key}").chars().map(variable_character).collect();
+            let remedy = format!("write {key} = {{ env = \"{name}\" }} or {{ file = \"/run/secrets/{key}\" }}");
+            section.fault(key, "is a secret, which must not stand in the plan", remedy);
+            return None;
+        }
+        let table = section.section(key)?;
+        let (env, _) = (table.text("env"), table.text("file"));
+        let secret = match (table.has("env"), table.has("file")) {
+            (true, false) => env.map(SecretRef::Env),
+            (false, true) => self.file(&table, "file").map(SecretRef::File),
+            _ => {
+                section.fault(key, "names not exactly one place", "write either { env = \"…\" } or { file = \"…\" }");
+                None
+            }
+        };
+        if let Some(SecretRef::Env(name)) = &secret
+            && (name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
+        {
+            let message = format!("{name:?} is not a variable's name");
+            table.fault("env", message, "write letters, digits and \"_\", as in SMTP_PASSWORD");
+        }
+        table.finish("a secret");
+        secret
+    }
+}
+
+/// A character of an environment variable's name.
+fn variable_character(c: char) -> char {
+    if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }
+}
+
+fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// `name@host`; what else a mailbox may be is the relay's to judge.
+fn check_mailbox(section: &Section<'_>, key: &str, at: usize, text: &str) {
+    let valid =
+        text.split_once('@').is_some_and(|(name, host)| !name.is_empty() && !host.is_empty() && !host.contains('@'));
+    if !valid || text.chars().any(|c| c.is_whitespace() || c.is_control() || "<>,;".contains(c)) {
+        let message = format!("{text:?} is not a mail address");
+        section.reader.fault_at(at, &section.key(key), message, "write name@host, without a display name");
+    }
+}

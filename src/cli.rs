@@ -1,0 +1,196 @@
+//! The command line: what can be said, and what each exit code means.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | it did not work: the message says what, where and what to do |
+//! | 2 | the command line is wrong |
+//! | 3 | it ran, and found faults (`check`, `log verify`), or rejected some events (`emit`) |
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::config::Config;
+use crate::demo;
+use crate::roles::Role;
+use crate::telemetry::{self, LogFormat};
+
+/// Monitoring and metrics for technology recovery: probes, an event log that keeps everything, recoveries that are
+/// triggered once and verified, and the figures over them.
+#[derive(Debug, Parser)]
+#[command(name = "rebound", version, max_term_width = 110)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Common {
+    /// Settings file (TOML); `rebound check --print` shows every setting.
+    #[arg(long, global = true, env = "REBOUND_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of the bus, the event log and derived state [default: ./rebound-data].
+    #[arg(long, global = true, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The continuity plan (TOML).
+    #[arg(long, global = true, value_name = "FILE")]
+    plan: Option<PathBuf>,
+    /// How log lines look.
+    #[arg(long, global = true, value_enum, default_value = "text", env = "REBOUND_LOG_FORMAT")]
+    log_format: LogFormat,
+}
+
+impl Common {
+    /// The settings in force.
+    pub(crate) fn settings(&self) -> Result<Config> {
+        let mut config = Config::load(self.config.as_deref(), std::env::vars())?;
+        if let Some(data) = &self.data {
+            config.data.clone_from(data);
+        }
+        if let Some(plan) = &self.plan {
+            config.plan = Some(plan.clone());
+        }
+        Ok(config)
+    }
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Table,
+    Json,
+    Csv,
+    /// Only where a file or a pipe takes it.
+    Parquet,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run every role in this process.
+    Up,
+    /// Run chosen roles in this process: several machines share the work over one Kafka.
+    Run {
+        /// The roles.
+        #[arg(required = true, value_enum)]
+        roles: Vec<Role>,
+    },
+    /// Check the settings and the plan, and say what they mean.
+    Check {
+        /// A plan to check instead of the one in the settings.
+        #[arg(value_name = "PLAN")]
+        file: Option<PathBuf>,
+        /// Print every setting in force, secrets replaced.
+        #[arg(long)]
+        print: bool,
+    },
+    /// Send events to a running Rebound.
+    Emit(crate::commands::emit::Emit),
+    /// Query the event log and its projections.
+    Sql {
+        /// One SELECT statement.
+        query: String,
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Output,
+        /// Write here instead of standard output.
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
+    /// Recovery times by service, or their trend.
+    Mttr {
+        /// A trend by week (`1w`), month (`1mo`) or any such length instead of one row a service.
+        #[arg(long, value_name = "LENGTH")]
+        every: Option<String>,
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Output,
+    },
+    /// Look after the event log.
+    #[command(subcommand)]
+    Log(crate::commands::log::LogCommand),
+    /// Look after messages that could not be read.
+    #[command(subcommand)]
+    Dlq(crate::commands::log::DlqCommand),
+    /// A small fleet of real processes that fail and are recovered, live in this terminal.
+    Demo(demo::Demo),
+    /// Measure this machine: events a second, latencies, bytes an event.
+    Bench(crate::commands::bench::Bench),
+    /// Completion script for a shell.
+    Completions { shell: Shell },
+    /// One service of the demo's fleet.
+    #[command(hide = true)]
+    DemoService(demo::service::DemoService),
+    /// Acts on the demo's fleet, as its recovery procedure does.
+    #[command(hide = true)]
+    DemoCtl(demo::DemoCtl),
+}
+
+/// How a command ended, when it did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Done {
+    Good,
+    /// It ran and found faults.
+    Faults,
+}
+
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let quiet = matches!(cli.command, Command::Demo(_));
+    telemetry::start(cli.common.log_format, if quiet { "error" } else { "info" });
+    let result = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime can't be started")
+        .and_then(|runtime| {
+            let result = runtime.block_on(Box::pin(run(cli)));
+            // What still blocks (a hanging DNS look-up, say) must not hold up the end.
+            runtime.shutdown_timeout(Duration::from_secs(2));
+            result
+        });
+    match result {
+        Ok(Done::Good) => ExitCode::SUCCESS,
+        Ok(Done::Faults) => ExitCode::from(3),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rebound: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `rebound sql … | head` is no failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+async fn run(cli: Cli) -> Result<Done> {
+    use crate::commands;
+    let common = cli.common;
+    match cli.command {
+        Command::Up => crate::roles::run(common.settings()?, Role::ALL.to_vec()).await,
+        Command::Run { roles } => crate::roles::run(common.settings()?, roles).await,
+        Command::Check { file, print } => commands::check::check(&common.settings()?, file, print),
+        Command::Emit(emit) => commands::emit::emit(emit).await,
+        Command::Sql { query, output, to } => commands::sql::sql(&common.settings()?, &query, output, to).await,
+        Command::Mttr { every, output } => commands::sql::mttr(&common.settings()?, every, output).await,
+        Command::Log(command) => commands::log::log(&common.settings()?, command).await,
+        Command::Dlq(command) => commands::log::dlq(&common.settings()?, command).await,
+        Command::Demo(demo) => demo::demo(demo, common.settings()?).await,
+        Command::Bench(bench) => commands::bench::bench(bench, &common.settings()?).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "rebound", &mut std::io::stdout());
+            Ok(Done::Good)
+        }
+        Command::DemoService(service) => demo::service::serve(service).await.map(|()| Done::Good),
+        Command::DemoCtl(ctl) => demo::ctl(&ctl),
+    }
+}

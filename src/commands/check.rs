@@ -1,0 +1,50 @@
+//! `rebound check`: settings and plan, what is wrong with them, and what they mean in words.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use rebound_schemas::plan::Plan;
+
+use crate::cli::Done;
+use crate::config::Config;
+
+/// Reads and validates a plan; faults are listed one a line, each with file, line, key and remedy.
+pub(crate) fn load_plan(path: &Path) -> Result<Plan> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("the plan {} can't be read", path.display()))?;
+    let folder = path.canonicalize().ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
+    Plan::parse_in(&text, &path.display().to_string(), &folder.display().to_string())
+        .map_err(|errors| anyhow::anyhow!("the plan {} does not hold together:\n{errors}", path.display()))
+}
+
+pub(crate) fn check(config: &Config, file: Option<PathBuf>, print: bool) -> Result<Done> {
+    if print {
+        print!("{}", config.print()?);
+    }
+    let Some(path) = file.as_ref().or(config.plan.as_ref()) else {
+        if !print {
+            println!(
+                "the settings are good; there is no plan to check: name one with --plan FILE or `plan` in the settings"
+            );
+        }
+        return Ok(Done::Good);
+    };
+    if path.is_dir() {
+        bail!("{} is a folder: name the plan.toml in it", path.display());
+    }
+    let plan = load_plan(path)?;
+    println!("{}", plan.explain());
+    let warnings = plan.warnings();
+    for warning in &warnings {
+        println!("warning: {warning}");
+    }
+    println!(
+        "{}: good. {} services, {} probes, {} procedures, {} warnings. Version {}.",
+        path.display(),
+        plan.services().len(),
+        plan.probes().len(),
+        plan.procedures().len(),
+        warnings.len(),
+        plan.version(),
+    );
+    Ok(Done::Good)
+}

@@ -1,0 +1,134 @@
+//! `rebound emit`: events from the command line or standard input to a running Rebound.
+
+use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use chrono::{DateTime, Utc};
+use clap::Args;
+use rebound_schemas::codec::{self, TYPE_PREFIX};
+use rebound_schemas::{Kind, ServiceId};
+use serde_json::{Value, json};
+
+use crate::cli::Done;
+
+/// Events sent in one request at most.
+const BATCH: usize = 1000;
+
+/// `rebound emit`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Emit {
+    /// The Rebound to send to.
+    #[arg(long, env = "REBOUND_URL", default_value = "http://127.0.0.1:9464")]
+    url: String,
+    /// File that holds the bearer token.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The kind of event, as in `backup.finished`. Without it, events are read from standard input, one JSON object
+    /// (CloudEvents) a line.
+    #[arg(long, requires = "service")]
+    kind: Option<String>,
+    /// The service that it is about.
+    #[arg(long)]
+    service: Option<ServiceId>,
+    /// The payload, as JSON.
+    #[arg(long, default_value = "{}")]
+    data: String,
+    /// Who says so.
+    #[arg(long, default_value = "rebound-emit")]
+    source: String,
+    /// Unique within the source; sending the same one again is harmless. Made from the time when absent.
+    #[arg(long)]
+    id: Option<String>,
+    /// When it happened (RFC 3339); now when absent.
+    #[arg(long)]
+    time: Option<DateTime<Utc>>,
+}
+
+pub(crate) async fn emit(emit: Emit) -> Result<Done> {
+    let lines = match &emit.kind {
+        Some(kind) => vec![from_flags(&emit, kind)?],
+        None => from_stdin()?,
+    };
+    let mut client = reqwest::Client::builder().timeout(Duration::from_secs(60));
+    if let Some(file) = &emit.token_file {
+        let token = std::fs::read_to_string(file)
+            .with_context(|| format!("the token file {} can't be read", file.display()))?;
+        let mut value = reqwest::header::HeaderValue::from_str(&format!("Bearer {}", token.trim()))?;
+        value.set_sensitive(true);
+        client = client.default_headers([(reqwest::header::AUTHORIZATION, value)].into_iter().collect());
+    }
+    let client = client.build()?;
+    let (mut accepted, mut rejected) = (0, 0);
+    for (number, batch) in lines.chunks(BATCH).enumerate() {
+        let answer = send(&client, &emit.url, batch).await?;
+        for (index, verdict) in answer.iter().enumerate() {
+            if verdict["status"] == "accepted" {
+                accepted += 1;
+            } else {
+                rejected += 1;
+                eprintln!("event {}: {verdict}", number * BATCH + index + 1);
+            }
+        }
+    }
+    println!("{accepted} accepted, {rejected} rejected");
+    Ok(if rejected == 0 { Done::Good } else { Done::Faults })
+}
+
+fn from_flags(emit: &Emit, kind: &str) -> Result<String> {
+    let Some(kind) = Kind::parse(kind) else {
+        let known: Vec<_> = Kind::ALL.iter().map(|k| k.as_str()).collect();
+        bail!("--kind {kind:?} is unknown: expected one of {}", known.join(", "));
+    };
+    let data: Value = serde_json::from_str(&emit.data).context("--data is not JSON")?;
+    let now = Utc::now();
+    let event = json!({
+        "specversion": codec::SPEC_VERSION,
+        "id": emit.id.clone().unwrap_or_else(|| now.timestamp_micros().to_string()),
+        "source": emit.source,
+        "type": format!("{TYPE_PREFIX}{kind}.v{}", kind.version()),
+        "subject": emit.service,
+        "time": codec::format_time(emit.time.unwrap_or(now)),
+        "data": data,
+    });
+    let line = event.to_string();
+    // Refused here already, without a round trip, in the same words.
+    codec::decode(line.as_bytes()).map_err(|e| anyhow::anyhow!("{e} (at {})", e.pointer()))?;
+    Ok(line)
+}
+
+fn from_stdin() -> Result<Vec<String>> {
+    if std::io::stdin().is_terminal() {
+        bail!("nothing to send: give --kind and --service, or events on standard input, one JSON object a line");
+    }
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).context("standard input can't be read")?;
+    let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
+    if lines.is_empty() {
+        bail!("standard input held no event");
+    }
+    Ok(lines)
+}
+
+/// Sends one batch, waiting as told while Rebound is busy; answers a verdict an event.
+async fn send(client: &reqwest::Client, url: &str, batch: &[String]) -> Result<Vec<Value>> {
+    for _ in 0..10 {
+        let request = client
+            .post(format!("{}/v1/events", url.trim_end_matches('/')))
+            .header(reqwest::header::CONTENT_TYPE, "application/x-ndjson")
+            .body(batch.join("\n"));
+        let answer =
+            request.send().await.with_context(|| format!("{url} does not answer: is `rebound up` running there?"))?;
+        let status = answer.status();
+        if matches!(status.as_u16(), 429 | 503) {
+            let wait = answer.headers().get(reqwest::header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
+            tokio::time::sleep(Duration::from_secs(wait.unwrap_or(1).min(30))).await;
+            continue;
+        }
+        let text = answer.text().await?;
+        let verdicts = serde_json::from_str::<Value>(&text).ok().and_then(|v| v["events"].as_array().cloned());
+        return verdicts.with_context(|| format!("{url} answered {status}: {text}"));
+    }
+    bail!("{url} was busy ten times in a row: try again later")
+}

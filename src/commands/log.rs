@@ -1,0 +1,180 @@
+//! `rebound log` and `rebound dlq`: looking after what is stored and what could not be read.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use clap::Subcommand;
+use comfy_table::{Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
+use rebound_ingest::bus::{Partition, Stream};
+use rebound_ingest::log::{self as event_log, LogLocation};
+use rebound_schemas::Topic;
+use serde::Serialize;
+
+use crate::cli::{Done, Output};
+use crate::config::Config;
+
+/// `rebound log`
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum LogCommand {
+    /// Size, age and position of the event log.
+    Stats {
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Output,
+    },
+    /// Prove from the table alone that nothing is missing or doubled and that every checksum holds.
+    Verify {
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Output,
+    },
+    /// Merge small files into large ones.
+    Compact {
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Output,
+    },
+    /// Go on past events that the bus no longer had when the log writer came to them. The loss is noted in the log.
+    AcceptLoss {
+        /// The topic's short name: observations, alerts or recoveries.
+        #[arg(long)]
+        topic: String,
+        /// The partition.
+        #[arg(long)]
+        partition: i32,
+        /// The oldest offset that the bus still holds, as the error said.
+        #[arg(long)]
+        from: i64,
+    },
+}
+
+/// `rebound dlq`
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum DlqCommand {
+    /// List what could not be read, and why.
+    List {
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Output,
+    },
+    /// Put back what can be read now, by a newer Rebound say.
+    Replay {
+        /// Also what still can't be read.
+        #[arg(long)]
+        all: bool,
+        /// Only what failed for this reason, as `dlq list` names it.
+        #[arg(long)]
+        class: Option<String>,
+    },
+}
+
+/// A progress bar on standard error; none where that is no terminal.
+pub(crate) fn progress(what: &'static str) -> impl FnMut(u64, u64) {
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {elapsed}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_prefix(what);
+    move |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+        if done >= total {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Prints one object: as JSON, or a line a figure.
+pub(crate) fn print(value: &impl Serialize, output: Output) -> Result<()> {
+    let json = serde_json::to_value(value)?;
+    match (&json, output) {
+        (_, Output::Json) => println!("{}", serde_json::to_string_pretty(&json)?),
+        (serde_json::Value::Object(members), Output::Csv) => {
+            println!("figure,value");
+            members.iter().for_each(|(name, value)| println!("{name},{}", text(value)));
+        }
+        (serde_json::Value::Object(members), _) => {
+            let mut table = Table::new();
+            table.load_preset(presets::NOTHING);
+            table.add_rows(members.iter().map(|(name, value)| [name.replace('_', " "), text(value)]));
+            println!("{table}");
+        }
+        (other, _) => println!("{other}"),
+    }
+    Ok(())
+}
+
+fn text(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Null => "–".into(),
+        serde_json::Value::Array(items) if items.is_empty() => "none".into(),
+        serde_json::Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join("\n"),
+        serde_json::Value::Object(members) => {
+            members.iter().map(|(name, value)| format!("{name} {}", text(value))).collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
+    }
+}
+
+pub(crate) async fn log(config: &Config, command: LogCommand) -> Result<Done> {
+    let location = LogLocation::parse(&config.log_location())?;
+    match command {
+        LogCommand::Stats { output } => print(&event_log::stats(&location).await?, output)?,
+        LogCommand::Verify { output } => {
+            let report = event_log::verify(&location, progress("verifying")).await?;
+            print(&report, output)?;
+            if !report.holds() {
+                eprintln!("the event log at {location} is not whole: {} findings", report.findings.len());
+                return Ok(Done::Faults);
+            }
+        }
+        LogCommand::Compact { output } => {
+            print(&event_log::compact(&location, progress("compacting")).await?, output)?;
+        }
+        LogCommand::AcceptLoss { topic, partition, from } => {
+            let topic = Topic::ALL.into_iter().find(|t| t.as_str() == topic);
+            let topic = topic.with_context(|| "--topic is one of observations, alerts, recoveries")?;
+            let partition = Partition { stream: Stream::Events(topic), number: partition };
+            let lost = event_log::accept_loss(&location, partition, from).await?;
+            println!("{partition}: {lost} offsets are given up and noted in the log");
+        }
+    }
+    Ok(Done::Good)
+}
+
+pub(crate) async fn dlq(config: &Config, command: DlqCommand) -> Result<Done> {
+    let bus = crate::roles::open_bus(config).await?;
+    let result = match command {
+        DlqCommand::List { output } => {
+            let letters = event_log::dlq_list(&bus, &Topic::ALL).await?;
+            match output {
+                Output::Json => println!("{}", serde_json::to_string_pretty(&letters)?),
+                Output::Csv => {
+                    println!("topic,partition,offset,class,pointer,bytes");
+                    for l in &letters {
+                        println!("{},{},{},{},{},{}", l.topic, l.partition, l.offset, l.class, l.pointer, l.bytes);
+                    }
+                }
+                Output::Table | Output::Parquet => {
+                    let mut table = Table::new();
+                    table.load_preset(presets::NOTHING);
+                    table.set_header(["topic", "partition", "offset", "class", "reason", "begins with"]);
+                    table.add_rows(letters.iter().map(|l| {
+                        let begin: String = l.excerpt.chars().take(40).collect();
+                        let (partition, offset) = (l.partition.to_string(), l.offset.to_string());
+                        [l.topic.to_owned(), partition, offset, l.class.clone(), l.reason.clone(), begin]
+                    }));
+                    println!("{table}");
+                    println!("{} dead letters", letters.len());
+                }
+            }
+            Ok(Done::Good)
+        }
+        DlqCommand::Replay { all, class } => {
+            let chosen =
+                |letter: &event_log::DeadLetterEntry| class.as_ref().is_none_or(|class| letter.class == *class);
+            let report = event_log::dlq_replay(&bus, &Topic::ALL, all, chosen).await?;
+            print(&report, Output::Table).map(|()| Done::Good)
+        }
+    };
+    Arc::clone(&bus).close().await?;
+    result
+}

@@ -1,0 +1,179 @@
+//! The HTTP listener: metrics, health, the state of every service, and the intake, on one address.
+//!
+//! It listens on loopback unless TLS and a token are set (checked with the configuration). Everything but the two
+//! health checks asks for the token where there is one.
+
+pub(crate) mod exposition;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum_server::Handle;
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Http;
+
+/// What readiness hangs on: one flag a role, set when the role has folded its history and taken up its work.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Readiness {
+    roles: Arc<Mutex<Vec<(&'static str, Arc<AtomicBool>)>>>,
+}
+
+impl Readiness {
+    /// The flag of a role, false at first.
+    pub(crate) fn role(&self, name: &'static str) -> Arc<AtomicBool> {
+        let flag = Arc::new(AtomicBool::new(false));
+        self.roles.lock().unwrap_or_else(PoisonError::into_inner).push((name, flag.clone()));
+        flag
+    }
+
+    /// The roles that are not ready.
+    fn waiting(&self) -> Vec<&'static str> {
+        let roles = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
+        roles.iter().filter(|(_, ready)| !ready.load(Ordering::Acquire)).map(|(name, _)| *name).collect()
+    }
+}
+
+/// What the fixed routes show.
+#[derive(Clone)]
+pub(crate) struct Served {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) readiness: Readiness,
+    pub(crate) stopping: CancellationToken,
+    /// The bearer token, where one is asked for.
+    pub(crate) token: Option<Arc<str>>,
+}
+
+/// All routes: the fixed ones and `api` behind the token, the health checks before it.
+pub(crate) fn router(served: Served, api: Router) -> Router {
+    let guarded = Router::new()
+        .route("/metrics", get(metrics))
+        .merge(api)
+        .layer(axum::middleware::from_fn_with_state(served.clone(), authorize))
+        .with_state(served.clone());
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .with_state(served)
+        .merge(guarded)
+}
+
+async fn metrics(State(served): State<Served>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
+    match exposition::encode(&served.registry, accept) {
+        Ok((content_type, text)) => ([(header::CONTENT_TYPE, content_type)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn ready(State(served): State<Served>) -> (StatusCode, String) {
+    if served.stopping.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".into());
+    }
+    match served.readiness.waiting() {
+        waiting if waiting.is_empty() => (StatusCode::OK, "ready\n".into()),
+        waiting => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", waiting.join(", "))),
+    }
+}
+
+async fn authorize(State(served): State<Served>, request: Request, next: Next) -> Response {
+    if let Some(token) = &served.token {
+        let shown = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+        let shown = shown.strip_prefix(b"Bearer ").unwrap_or_default();
+        if !equal(shown, token.as_bytes()) {
+            let body = "a bearer token is required: send the header \"Authorization: Bearer TOKEN\"\n";
+            return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response();
+        }
+    }
+    next.run(request).await
+}
+
+/// Compares in a time that depends on the lengths only.
+fn equal(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |different, (x, y)| different | (x ^ y)) == 0
+}
+
+/// Reads the token that requests must show.
+pub(crate) fn token(file: Option<&Path>) -> Result<Option<Arc<str>>> {
+    let Some(file) = file else { return Ok(None) };
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("[http] token_file {} can't be read", file.display()))?;
+    let token = text.trim();
+    anyhow::ensure!(token.len() >= 16, "[http] token_file {}: a token has at least 16 characters", file.display());
+    Ok(Some(token.into()))
+}
+
+/// A listener that has its address but answers nothing yet.
+pub(crate) struct Listener {
+    socket: std::net::TcpListener,
+    address: SocketAddr,
+    tls: Option<axum_server::tls_rustls::RustlsConfig>,
+}
+
+impl Listener {
+    /// Takes the address now, so that a port in use is known before anything else starts.
+    pub(crate) async fn bind(settings: &Http) -> Result<Self> {
+        let socket = std::net::TcpListener::bind(settings.listen).with_context(|| {
+            format!(
+                "[http] listen = \"{}\" can't be listened on: choose another port, or end what uses it",
+                settings.listen
+            )
+        })?;
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?;
+        let tls = match (&settings.tls_cert, &settings.tls_key) {
+            (Some(cert), Some(key)) => {
+                let config = axum_server::tls_rustls::RustlsConfig::from_pem_file(cert, key).await;
+                Some(
+                    config
+                        .with_context(|| format!("[http] tls_cert {} or tls_key {}", cert.display(), key.display()))?,
+                )
+            }
+            _ => None,
+        };
+        Ok(Self { socket, address, tls })
+    }
+
+    /// Where it listens.
+    pub(crate) fn url(&self) -> String {
+        format!("{}://{}", if self.tls.is_some() { "https" } else { "http" }, self.address)
+    }
+
+    /// Answers until `stop`, then lets requests under way end (10 s at most).
+    pub(crate) async fn serve(self, router: Router, stop: CancellationToken) -> Result<()> {
+        let handle = Handle::new();
+        let stopper = handle.clone();
+        tokio::spawn(async move {
+            stop.cancelled().await;
+            stopper.graceful_shutdown(Some(Duration::from_secs(10)));
+        });
+        let service = router.into_make_service();
+        match self.tls {
+            Some(tls) => axum_server::from_tcp_rustls(self.socket, tls)?.handle(handle).serve(service).await?,
+            None => axum_server::from_tcp(self.socket)?.handle(handle).serve(service).await?,
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_compared_whole() {
+        assert!(equal(b"abc", b"abc"));
+        assert!(!equal(b"abc", b"abd") && !equal(b"ab", b"abc") && !equal(b"", b"abc"));
+    }
+}

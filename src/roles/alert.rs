@@ -1,0 +1,154 @@
+//! The alerting role: folds what happened, decides, tells people. The rules are in `rebound_alerting`; here are the
+//! clock, the bus and the channels.
+//!
+//! A tenure begins with the past, from which nothing is decided: all alerts and recoveries, and as much of the owned
+//! partitions' observations as the rules can remember. Then it goes on where its group stood. An observation's
+//! position is committed in the same step as what was decided about it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use rebound_alerting::channel::Channels;
+use rebound_alerting::engine::{Engine, lookback};
+use rebound_alerting::notify::Notifier;
+use rebound_ingest::bus::{BusError, EventBus, Offset, Partition};
+use rebound_schemas::plan::Plan;
+use rebound_schemas::{Event, Topic};
+use tokio::task::JoinSet;
+
+use super::tenure::{Feed, Tenure, replay, retried};
+
+/// The role's consumer group, behind the configured prefix.
+pub(crate) const GROUP: &str = "alert";
+/// Deliveries under way at most; further notices wait for the next round.
+const DELIVERIES: usize = 32;
+/// How often positions are committed while nothing is decided.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
+
+/// Where each group of inputs is read on after the past was folded.
+type Positions = Vec<(Partition, Offset)>;
+
+/// Folds the whole of the alerts and recoveries topics into `take`; answers where to read on.
+pub(crate) async fn fold_decisions(
+    bus: &Arc<dyn EventBus>,
+    mut take: impl FnMut(&Event),
+) -> Result<Positions, BusError> {
+    let mut on = Vec::new();
+    for topic in [Topic::Alerts, Topic::Recoveries] {
+        for number in 0..bus.partitions() {
+            let partition = Partition::of(topic, number);
+            let marks = retried(|| bus.watermarks(partition)).await?;
+            replay(bus.as_ref(), partition, marks.low, marks.high, &mut take).await?;
+            on.push((partition, marks.high));
+        }
+    }
+    Ok(on)
+}
+
+/// Folds the newest stretch of a partition's observations into `take`, up to where `group` stands (or, without a
+/// group, to the end); answers where to read on.
+pub(crate) async fn fold_observations(
+    bus: &Arc<dyn EventBus>,
+    number: i32,
+    since: DateTime<Utc>,
+    group: Option<&str>,
+    mut take: impl FnMut(&Event),
+) -> Result<(Partition, Offset), BusError> {
+    let partition = Partition::of(Topic::Observations, number);
+    let marks = retried(|| bus.watermarks(partition)).await?;
+    let from = retried(|| bus.offset_at(partition, since)).await?.clamp(marks.low, marks.high);
+    let to = match group {
+        None => marks.high,
+        // A group that never stood anywhere begins with what the rules can remember, and decides about it.
+        Some(group) => retried(|| bus.committed(group, partition)).await?.unwrap_or(from).clamp(marks.low, marks.high),
+    };
+    replay(bus.as_ref(), partition, from.min(to), to, &mut take).await?;
+    Ok((partition, to))
+}
+
+/// Decides for the owned partitions until the tenure ends.
+pub(crate) async fn decide(
+    held: Arc<Tenure>,
+    plan: Arc<Plan>,
+    channels: Arc<Channels>,
+    ready: Arc<AtomicBool>,
+) -> Result<(), BusError> {
+    let bus = held.bus().clone();
+    let mut engine = Engine::new(plan.clone());
+    engine.own_where(|service| held.owns(service));
+    let mut notifier = Notifier::new(plan.clone());
+    notifier.retain(|service| held.owns(service));
+
+    let mut on = fold_decisions(&bus, |event| {
+        engine.fold(event);
+        notifier.fold(event);
+    })
+    .await?;
+    let since = Utc::now() - TimeDelta::from_std(lookback(&plan)).unwrap_or(TimeDelta::days(1));
+    for number in held.owned() {
+        on.push(fold_observations(&bus, number, since, Some(GROUP), |event| engine.fold(event)).await?);
+    }
+    let mut feed = Feed::start(&bus, on);
+    let mut deliveries = JoinSet::new();
+    let mut telling = HashSet::new();
+    let mut uncommitted: BTreeMap<Partition, Offset> = BTreeMap::new();
+    let mut commit = tokio::time::interval(COMMIT_EVERY);
+    commit.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ready.store(true, Ordering::Release);
+    loop {
+        let now = Utc::now();
+        for notice in notifier.due(now, &|service| engine.is_quiet(service, now)) {
+            if deliveries.len() < DELIVERIES && held.owns(&notice.service) && telling.insert(notice.dedup_key.clone()) {
+                let channels = channels.clone();
+                deliveries.spawn(async move { (notice.dedup_key.clone(), channels.deliver(&notice).await) });
+            }
+        }
+        let next = [engine.next_deadline(), notifier.next_deadline(now)].into_iter().flatten().min();
+        // A deadline in the past is due at once, but never in a tight loop.
+        let pause = next.map_or(Duration::from_secs(60), |at| (at - now).to_std().unwrap_or(Duration::ZERO));
+        let pause = pause.clamp(Duration::from_millis(5), Duration::from_secs(60));
+        let decided = tokio::select! {
+            () = held.shutdown().cancelled() => return Ok(()),
+            input = feed.next() => {
+                let input = input?;
+                let mut decided = Vec::new();
+                for event in &input.events {
+                    notifier.fold(event);
+                    decided.extend(engine.handle(event, Utc::now()));
+                }
+                if input.partition.stream == rebound_ingest::bus::Stream::Events(Topic::Observations) {
+                    uncommitted.insert(input.partition, input.next);
+                }
+                decided
+            }
+            () = tokio::time::sleep(pause) => engine.tick(Utc::now()),
+            Some(done) = deliveries.join_next() => match done {
+                Ok((key, event)) => {
+                    telling.remove(&key);
+                    vec![event]
+                }
+                Err(panicked) => {
+                    // Its key stays in `telling`: a notice that panics its channel is not tried again in this tenure.
+                    tracing::error!(%panicked, "a notification channel panicked");
+                    Vec::new()
+                }
+            },
+            _ = commit.tick(), if !uncommitted.is_empty() => {
+                let positions: Positions = std::mem::take(&mut uncommitted).into_iter().collect();
+                held.append(&[], &positions).await?;
+                continue;
+            }
+        };
+        if !decided.is_empty() {
+            for event in &decided {
+                notifier.fold(event);
+                tracing::info!(kind = %event.kind(), service = %event.subject, id = %event.id, "decided");
+            }
+            let positions: Positions = std::mem::take(&mut uncommitted).into_iter().collect();
+            held.append(&decided, &positions).await?;
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The recovery role: folds recoveries, starts those whose turn it is, and gives each its journal and its
+//! observations. What runs when is decided by `rebound_alerting::queue`, how by `rebound_alerting::runner`.
+//!
+//! Everything it spawns ends with the tenure: an instance that lost its partitions kills what it runs, and whoever
+//! owns them next finds those recoveries unfinished and closes them as interrupted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::Utc;
+use rebound_alerting::queue::{Command, Queue, QueueLimits};
+use rebound_alerting::runner::{Journal, JournalError, RunnerError, Settings, Stop, run_recovery};
+use rebound_ingest::bus::{BusError, Partition, Stream};
+use rebound_schemas::plan::Plan;
+use rebound_schemas::{Event, RecoveryId, Topic};
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::alert::fold_decisions;
+use super::tenure::{Feed, Tenure, retried};
+use crate::config::Config;
+
+/// The role's consumer group, behind the configured prefix.
+pub(crate) const GROUP: &str = "recover";
+/// How often the queue is asked, besides after every input: back-off ends and triggers go stale by time alone.
+const ASK_EVERY: Duration = Duration::from_millis(250);
+/// Observations that a verification may lag behind; older ones are lost to it, which only delays it.
+const OBSERVATIONS: usize = 4096;
+/// Journalled events on their way to the queue.
+const JOURNALLED: usize = 256;
+
+/// What the role needs to know, whichever partitions it owns.
+#[derive(Debug, Clone)]
+pub(crate) struct Role {
+    plan: Arc<Plan>,
+    runner: String,
+    limits: QueueLimits,
+}
+
+impl Role {
+    pub(crate) fn new(plan: Arc<Plan>, config: &Config) -> Self {
+        let limits = QueueLimits {
+            total: config.recover.concurrency,
+            per_site: config.recover.site_concurrency,
+            ..QueueLimits::default()
+        };
+        let runner = format!("{}/{}", config.instance, std::process::id());
+        Self { plan, runner, limits }
+    }
+
+    /// Runs recoveries of the owned partitions until the tenure ends.
+    pub(crate) async fn run(self, held: Arc<Tenure>, ready: Arc<AtomicBool>) -> Result<(), BusError> {
+        let bus = held.bus().clone();
+        let mut queue = Queue::new(self.limits.clone());
+        let mut on = fold_decisions(&bus, |event| queue.evolve(event)).await?;
+        for number in 0..bus.partitions() {
+            // Probes that a step waits for may belong to another partition's service.
+            let partition = Partition::of(Topic::Observations, number);
+            on.push((partition, retried(|| bus.watermarks(partition)).await?.high));
+        }
+        let mut feed = Feed::start(&bus, on);
+        let (observations, _) = broadcast::channel(OBSERVATIONS);
+        let (journalled, mut written) = mpsc::channel::<Event>(JOURNALLED);
+        let mut runs: JoinSet<(RecoveryId, Result<(), RunnerError>)> = JoinSet::new();
+        // Cancelled when this future is dropped: a run that is between two awaits still sees it.
+        let fenced = CancellationToken::new();
+        let _lost: DropGuard = fenced.clone().drop_guard();
+        let stop = Stop { shutdown: held.shutdown().clone(), fenced };
+        let mut ask = tokio::time::interval(ASK_EVERY);
+        ask.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        ready.store(true, Ordering::Release);
+        loop {
+            if !held.shutdown().is_cancelled() {
+                for command in queue.decide(self.plan.as_ref(), Utc::now(), |service| held.owns(service)) {
+                    match command {
+                        Command::Finish { finished } => {
+                            held.append(std::slice::from_ref(finished.as_ref()), &[]).await?;
+                            queue.evolve(&finished);
+                        }
+                        Command::Start { triggered } => {
+                            let Some(id) = recovery_of(&triggered) else { continue };
+                            queue.begin(&id);
+                            tracing::info!(recovery = %id, service = %triggered.subject, "recovering");
+                            let journal = BusJournal { held: held.clone(), journalled: journalled.clone() };
+                            let watch = observations.subscribe();
+                            runs.spawn(self.clone().recover(id, triggered, journal, watch, stop.clone()));
+                        }
+                    }
+                }
+            } else if runs.is_empty() {
+                return Ok(());
+            }
+            tokio::select! {
+                input = feed.next() => {
+                    let input = input?;
+                    if input.partition.stream == Stream::Events(Topic::Observations) {
+                        if observations.receiver_count() > 0 {
+                            for event in input.events {
+                                // Nobody listening is no fault.
+                                let _ = observations.send(Arc::new(event));
+                            }
+                        }
+                    } else {
+                        input.events.iter().for_each(|event| queue.evolve(event));
+                    }
+                }
+                Some(event) = written.recv() => queue.evolve(&event),
+                Some(done) = runs.join_next() => {
+                    while let Ok(event) = written.try_recv() {
+                        queue.evolve(&event);
+                    }
+                    match done {
+                        Ok((id, Ok(()))) => queue.end(&id, true),
+                        Ok((id, Err(error))) => {
+                            // Whether it was started is in the partition, which the next tenure reads from its
+                            // beginning: so this one ends.
+                            tracing::error!(recovery = %id, %error, "the recovery stopped without an end");
+                            let number = held.owned().next().unwrap_or_default();
+                            return Err(BusError::Fenced { partition: Partition::of(Topic::Recoveries, number) });
+                        }
+                        Err(panicked) => {
+                            tracing::error!(%panicked, "a recovery's runner panicked");
+                            let number = held.owned().next().unwrap_or_default();
+                            return Err(BusError::Fenced { partition: Partition::of(Topic::Recoveries, number) });
+                        }
+                    }
+                }
+                _ = ask.tick() => queue.prune(Utc::now()),
+            }
+        }
+    }
+
+    async fn recover(
+        self,
+        id: RecoveryId,
+        triggered: Box<Event>,
+        mut journal: BusJournal,
+        mut observations: broadcast::Receiver<Arc<Event>>,
+        stop: Stop,
+    ) -> (RecoveryId, Result<(), RunnerError>) {
+        let settings = Settings::default();
+        let run = run_recovery(&self.plan, &triggered, &self.runner, &mut journal, &mut observations, &settings, &stop);
+        let result = Box::pin(run).await.map(|outcome| {
+            tracing::info!(recovery = %id, service = %triggered.subject, %outcome, "recovery ended");
+        });
+        (id, result)
+    }
+}
+
+fn recovery_of(triggered: &Event) -> Option<RecoveryId> {
+    match &triggered.data {
+        rebound_schemas::EventData::RecoveryTriggered(data) => Some(data.recovery.clone()),
+        _ => None,
+    }
+}
+
+/// A recovery's journal: its service's partition, under this tenure's fence.
+#[derive(Debug)]
+struct BusJournal {
+    held: Arc<Tenure>,
+    journalled: mpsc::Sender<Event>,
+}
+
+#[async_trait]
+impl Journal for BusJournal {
+    async fn record(&mut self, events: Vec<Event>) -> Result<(), JournalError> {
+        match self.held.append(&events, &[]).await {
+            Ok(()) => {}
+            Err(BusError::Fenced { .. }) => return Err(JournalError::Fenced),
+            Err(error) => return Err(JournalError::Unavailable(error.to_string())),
+        }
+        for event in events {
+            // The tenure is over if nobody takes it; what is durable is durable.
+            let _ = self.journalled.send(event).await;
+        }
+        Ok(())
+    }
+}

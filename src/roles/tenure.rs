@@ -1,0 +1,313 @@
+//! What the deciding roles share: a tenure over partitions, in which state is folded, inputs arrive and decisions
+//! are appended.
+//!
+//! A tenure lasts while the owned partitions stay the same. Its state is folded anew at its start, and everything
+//! it held is dropped at its end: nothing decided under one assignment leaks into the next. Decisions go through
+//! the partition's [`Transactor`], so a process that was paused and lost its partitions is fenced at its first word.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rebound_ingest::bus::{
+    BusError, EventBus, Fetch, Membership, Offset, Ownership, Partition, ReadLimit, Record, Stream, Transactor,
+    partition_of,
+};
+use rebound_schemas::{Event, ServiceId, Topic};
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Records a read takes at most: small enough that one slow fold does not hold up the timers.
+const READ: ReadLimit = ReadLimit { records: 2_000, bytes: 4 << 20, wait: Duration::from_millis(500) };
+/// How long a tenure may take to end by itself when the process stops.
+const DRAIN: Duration = Duration::from_secs(15);
+/// Fetches waiting for a role at most; readers wait when it is full.
+const FEED_DEPTH: usize = 16;
+
+/// Why a tenure ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The process is stopping.
+    Shutdown,
+    /// Partitions came or went.
+    Reassigned(Ownership),
+    /// Another instance took a partition over.
+    Fenced,
+}
+
+/// How a deciding role lives: join, and one tenure after another until the end.
+///
+/// `tenure` is dropped when ownership changes, so whatever it spawned must end with it (see [`JoinSet`]).
+pub(crate) async fn serve<F>(
+    bus: &Arc<dyn EventBus>,
+    group: &'static str,
+    topic: Topic,
+    shutdown: &CancellationToken,
+    ready: &AtomicBool,
+    mut tenure: impl FnMut(Arc<Tenure>) -> F,
+) -> Result<(), BusError>
+where
+    F: Future<Output = Result<(), BusError>>,
+{
+    let mut membership = bus.join(group, topic).await?;
+    let mut owned = BTreeSet::new();
+    loop {
+        // With no partition (more instances than partitions) there is nothing to fold: a ready stand-by. With some,
+        // the tenure says when it has folded its past.
+        ready.store(owned.is_empty(), Ordering::Release);
+        let ended = if owned.is_empty() {
+            tokio::select! {
+                () = shutdown.cancelled() => Ended::Shutdown,
+                change = membership.changed() => Ended::Reassigned(change?),
+            }
+        } else {
+            tracing::info!(group, partitions = ?owned, "deciding for partitions");
+            one_tenure(bus, group, topic, &owned, membership.as_mut(), shutdown, &mut tenure).await?
+        };
+        match ended {
+            Ended::Shutdown => break,
+            Ended::Reassigned(Ownership::Gained { partitions, .. }) => owned.extend(partitions),
+            Ended::Reassigned(Ownership::Lost { partitions, .. }) => {
+                tracing::info!(group, ?partitions, "partitions went to another instance");
+                owned.retain(|p| !partitions.contains(p));
+            }
+            // Whoever fenced us owns it now; the group's word about it is on its way. Joining anew is the one thing
+            // that is right whatever that word is.
+            Ended::Fenced => {
+                tracing::warn!(group, "fenced by another instance: joining anew");
+                membership.leave().await;
+                owned.clear();
+                membership = bus.join(group, topic).await?;
+            }
+        }
+    }
+    membership.leave().await;
+    Ok(())
+}
+
+async fn one_tenure<F>(
+    bus: &Arc<dyn EventBus>,
+    group: &'static str,
+    topic: Topic,
+    owned: &BTreeSet<i32>,
+    membership: &mut dyn Membership,
+    shutdown: &CancellationToken,
+    tenure: &mut impl FnMut(Arc<Tenure>) -> F,
+) -> Result<Ended, BusError>
+where
+    F: Future<Output = Result<(), BusError>>,
+{
+    let held = async {
+        let held = Arc::new(Tenure::begin(bus.clone(), group, topic, owned, shutdown.clone()).await?);
+        tenure(held).await
+    };
+    let overdue = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        // Ownership first: a change must not wait behind a flood of inputs.
+        biased;
+        change = membership.changed() => Ok(Ended::Reassigned(change?)),
+        result = held => match result {
+            Ok(()) => Ok(Ended::Shutdown),
+            Err(BusError::Fenced { partition }) => {
+                tracing::warn!(group, %partition, "another instance decides for this partition now");
+                Ok(Ended::Fenced)
+            }
+            Err(error) => Err(error),
+        },
+        () = overdue => Ok(Ended::Shutdown),
+    }
+}
+
+/// The right to decide for some partitions, for as long as nobody else has it.
+pub(crate) struct Tenure {
+    bus: Arc<dyn EventBus>,
+    group: &'static str,
+    transactors: BTreeMap<i32, Mutex<Box<dyn Transactor>>>,
+    shutdown: CancellationToken,
+}
+
+impl Tenure {
+    async fn begin(
+        bus: Arc<dyn EventBus>,
+        group: &'static str,
+        topic: Topic,
+        owned: &BTreeSet<i32>,
+        shutdown: CancellationToken,
+    ) -> Result<Self, BusError> {
+        let mut transactors = BTreeMap::new();
+        for number in owned {
+            let transactor = retried(|| bus.transactor(group, Partition::of(topic, *number))).await?;
+            transactors.insert(*number, Mutex::new(transactor));
+        }
+        Ok(Self { bus, group, transactors, shutdown })
+    }
+
+    pub(crate) fn bus(&self) -> &Arc<dyn EventBus> {
+        &self.bus
+    }
+
+    /// Cancelled when the process stops: the tenure then ends by itself, soon.
+    pub(crate) fn shutdown(&self) -> &CancellationToken {
+        &self.shutdown
+    }
+
+    /// The owned partition numbers.
+    pub(crate) fn owned(&self) -> impl Iterator<Item = i32> + '_ {
+        self.transactors.keys().copied()
+    }
+
+    /// Whether decisions about this service are this tenure's.
+    pub(crate) fn owns(&self, service: &ServiceId) -> bool {
+        self.transactors.contains_key(&self.partition(service))
+    }
+
+    fn partition(&self, service: &ServiceId) -> i32 {
+        partition_of(service.as_str().as_bytes(), self.bus.partitions())
+    }
+
+    /// Appends decided events, each through its service's partition, and advances `positions` with those of the same
+    /// partition number. Answers when all is durable; waits and tries again while the bus is unavailable. What is
+    /// tried again carries the same ids, which readers count once.
+    pub(crate) async fn append(&self, events: &[Event], positions: &[(Partition, Offset)]) -> Result<(), BusError> {
+        let mut steps: BTreeMap<i32, (Vec<(Stream, Record)>, Vec<(Partition, Offset)>)> = BTreeMap::new();
+        for event in events {
+            let number = self.partition(&event.subject);
+            steps.entry(number).or_default().0.push((Stream::Events(event.kind().topic()), record(event)));
+        }
+        for position in positions {
+            steps.entry(position.0.number).or_default().1.push(*position);
+        }
+        for (number, (records, positions)) in steps {
+            let Some(transactor) = self.transactors.get(&number) else {
+                return Err(BusError::Fenced { partition: Partition::of(Topic::Observations, number) });
+            };
+            let mut pause = Duration::from_millis(100);
+            loop {
+                match transactor.lock().await.step(records.clone(), &positions).await {
+                    Ok(_) => break,
+                    Err(error) if error.is_transient() => {
+                        tracing::warn!(group = self.group, %error, "decisions can't be appended yet: trying again");
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(Duration::from_secs(10));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An event as a record of the bus.
+pub(crate) fn record(event: &Event) -> Record {
+    Record {
+        key: Bytes::copy_from_slice(event.subject.as_str().as_bytes()),
+        value: rebound_schemas::encode(event).into(),
+        headers: Vec::new(),
+    }
+}
+
+/// Does a bus call again, with doubling pauses, while the bus is unavailable.
+pub(crate) async fn retried<T, F>(mut call: impl FnMut() -> F) -> Result<T, BusError>
+where
+    F: Future<Output = Result<T, BusError>>,
+{
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match call().await {
+            Err(error) if error.is_transient() => {
+                tracing::warn!(%error, "trying again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(10));
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Reads `from..to` of a partition and hands every event that decodes to `take`. What doesn't decode is the log
+/// writer's to put aside; here it says nothing.
+pub(crate) async fn replay(
+    bus: &dyn EventBus,
+    partition: Partition,
+    from: Offset,
+    to: Offset,
+    mut take: impl FnMut(&Event),
+) -> Result<(), BusError> {
+    let mut at = from;
+    while at < to {
+        let fetch = retried(|| bus.read(partition, at, READ)).await?;
+        for delivery in fetch.deliveries.iter().filter(|d| d.offset < to) {
+            if let Ok(event) = rebound_schemas::decode(&delivery.record.value) {
+                take(&event);
+            }
+        }
+        at = fetch.next;
+    }
+    Ok(())
+}
+
+/// One stretch of one partition, decoded.
+#[derive(Debug)]
+pub(crate) struct Input {
+    pub(crate) partition: Partition,
+    pub(crate) events: Vec<Event>,
+    /// Where to read on.
+    pub(crate) next: Offset,
+}
+
+/// Live inputs of several partitions, in order within each. Readers end when this is dropped.
+pub(crate) struct Feed {
+    inputs: mpsc::Receiver<Result<Input, BusError>>,
+    _readers: JoinSet<()>,
+}
+
+impl Feed {
+    /// Reads each partition on from its offset.
+    pub(crate) fn start(bus: &Arc<dyn EventBus>, from: Vec<(Partition, Offset)>) -> Self {
+        let (send, inputs) = mpsc::channel(FEED_DEPTH);
+        let mut readers = JoinSet::new();
+        for (partition, offset) in from {
+            readers.spawn(read_on(bus.clone(), partition, offset, send.clone()));
+        }
+        Self { inputs, _readers: readers }
+    }
+
+    /// The next input; waits for it. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<Input, BusError> {
+        self.inputs.recv().await.unwrap_or(Err(BusError::Closed))
+    }
+}
+
+async fn read_on(
+    bus: Arc<dyn EventBus>,
+    partition: Partition,
+    mut at: Offset,
+    send: mpsc::Sender<Result<Input, BusError>>,
+) {
+    loop {
+        let read: Result<Fetch, BusError> = retried(|| bus.read(partition, at, READ)).await;
+        let input = match read {
+            Ok(fetch) if fetch.deliveries.is_empty() => {
+                at = fetch.next;
+                continue;
+            }
+            Ok(fetch) => {
+                at = fetch.next;
+                let decode = |d: &rebound_ingest::bus::Delivery| rebound_schemas::decode(&d.record.value).ok();
+                Ok(Input { partition, events: fetch.deliveries.iter().filter_map(decode).collect(), next: at })
+            }
+            Err(error) => Err(error),
+        };
+        let failed = input.is_err();
+        if send.send(input).await.is_err() || failed {
+            return;
+        }
+    }
+}

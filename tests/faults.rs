@@ -1,0 +1,135 @@
+//! Things going wrong on purpose: each has a clear error, and nothing is lost.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use crate::support::{Running, fails, free_port, succeeds, wait_for};
+
+#[test]
+fn a_port_in_use_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let listen = format!("[http]\nlisten = \"{}\"\n", taken.local_addr().expect("an address"));
+    std::fs::write(folder.path().join("rebound.toml"), listen).expect("written");
+    let said = fails(&["up", "--config", "rebound.toml"], folder.path(), 1);
+    assert!(said.contains("can't be listened on") && said.contains("choose another port"), "{said}");
+}
+
+#[test]
+fn unreachable_brokers_are_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let port = free_port();
+    let settings =
+        format!("[bus]\nkind = \"kafka\"\n[kafka]\nbrokers = \"127.0.0.1:{port}\"\n[http]\nlisten = \"127.0.0.1:0\"\n");
+    std::fs::write(folder.path().join("rebound.toml"), settings).expect("written");
+    let said = fails(&["up", "--config", "rebound.toml"], folder.path(), 1);
+    assert!(said.contains(&format!("127.0.0.1:{port}")), "{said}");
+}
+
+#[test]
+fn a_second_process_on_one_folder_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rebound = Running::start(folder.path(), "a", &["up", "--data", "data"], &[]).ready();
+    std::fs::write(folder.path().join("rebound.toml"), "[http]\nlisten = \"127.0.0.1:0\"\n").expect("written");
+    let said = fails(&["up", "--data", "data", "--config", "rebound.toml"], folder.path(), 1);
+    assert!(said.contains("data") && said.contains("another process"), "{said}");
+    assert_eq!(rebound.stop(), Some(0));
+}
+
+#[test]
+fn hostile_sql_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    with_an_event(folder.path());
+    for (query, says) in [
+        ("COPY (SELECT 1) TO '/tmp/stolen.csv'", "read"),
+        ("CREATE EXTERNAL TABLE x STORED AS CSV LOCATION '/etc/passwd'", "read"),
+        ("DROP TABLE events", "read"),
+        ("INSERT INTO events VALUES (1)", "read"),
+        ("SELECT * FROM '/etc/passwd'", "table"),
+        ("SELECT 1; SELECT 2", "one statement"),
+        ("SELECT * FROM nowhere", "nowhere"),
+        ("SELEC 1", "SQL"),
+    ] {
+        let said = fails(&["sql", query, "--data", "data"], folder.path(), 1);
+        assert!(said.to_lowercase().contains(&says.to_lowercase()), "{query}: {said}");
+    }
+    assert!(!Path::new("/tmp/stolen.csv").exists());
+}
+
+fn with_an_event(folder: &Path) {
+    let rebound = Running::start(folder, "a", &["up", "--data", "data"], &[]).ready();
+    let url = format!("http://127.0.0.1:{}", rebound.port);
+    succeeds(
+        &[
+            "emit",
+            "--url",
+            &url,
+            "--kind",
+            "resource.measured",
+            "--service",
+            "api",
+            "--data",
+            r#"{"resource":"cpu","utilization":0.5}"#,
+        ],
+        folder,
+    );
+    wait_for("the event in SQL", || {
+        let rows = crate::pipeline::sql(folder, "SELECT count(*) AS n FROM events");
+        (rows[0]["n"] == 1).then_some(())
+    });
+    assert_eq!(rebound.stop(), Some(0));
+}
+
+#[test]
+fn a_query_before_there_is_a_log_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let said = fails(&["sql", "SELECT 1", "--data", "empty"], folder.path(), 1);
+    assert!(said.contains("event log") && said.contains("empty"), "{said}");
+}
+
+#[test]
+fn a_corrupt_table_is_reported_by_verify() {
+    let folder = tempfile::tempdir().expect("a folder");
+    with_an_event(folder.path());
+    let file = wait_for("a data file", || parquet(&folder.path().join("data/log")));
+    let mut bytes = std::fs::read(&file).expect("a file");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0xff;
+    std::fs::write(&file, bytes).expect("written");
+    let name = file.file_name().and_then(|n| n.to_str()).expect("a name").to_owned();
+    let output = crate::support::rebound(&["log", "verify", "--data", "data"], folder.path());
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains(&name), "{said}");
+}
+
+fn parquet(folder: &Path) -> Option<std::path::PathBuf> {
+    for entry in std::fs::read_dir(folder).ok()? {
+        let path = entry.ok()?.path();
+        if path.is_dir() && !path.ends_with("_delta_log") {
+            if let Some(found) = parquet(&path) {
+                return Some(found);
+            }
+        } else if path.extension().is_some_and(|e| e == "parquet") {
+            return Some(path);
+        }
+    }
+    None
+}
+
+#[test]
+fn oversized_and_broken_posts_are_refused_and_counted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rebound = Running::start(folder.path(), "a", &["up", "--data", "data"], &[]).ready();
+    let (status, body) =
+        rebound.post("/v1/events", "application/cloudevents+json", "{\"specversion\":").expect("an answer");
+    assert_eq!(status, 400, "{body}");
+    let (status, _) = rebound.post("/v1/events", "text/html", "<p>").expect("an answer");
+    assert_eq!(status, 415);
+    let big = format!("{{\"specversion\":\"1.0\",\"x\":\"{}\"}}", "y".repeat(300 * 1024));
+    let (status, body) = rebound.post("/v1/events", "application/cloudevents+json", &big).expect("an answer");
+    assert!(status == 413 || status == 400, "{status} {body}");
+    let (_, metrics) = rebound.get("/metrics").expect("metrics");
+    assert!(metrics.contains("rebound_intake_events_total"), "{metrics}");
+    assert_eq!(rebound.stop(), Some(0));
+}
