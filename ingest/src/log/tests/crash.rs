@@ -28,8 +28,10 @@ async fn child_of_the_crash_test() {
     let location = LogLocation::parse(dir.join("log").to_str().unwrap()).unwrap();
     let mut settings = settings(location);
     settings.commit_age = Duration::from_millis(1);
-    tokio::spawn(run_log(bus.clone(), settings, LogMetrics::unregistered(), CancellationToken::new()));
+    let writer = run_log(bus.clone(), settings, LogMetrics::unregistered(), CancellationToken::new());
+    let writer = tokio::spawn(writer);
     for n in 0.. {
+        assert!(!writer.is_finished(), "the writer ended: {:?}", writer.await);
         bus.append(EVENTS, (n * 5..n * 5 + 5).map(record).collect()).await.unwrap();
     }
 }
