@@ -187,12 +187,7 @@ pub async fn bench_commits(settings: &LogSettings, versions: u64) -> Result<Comm
         let offset = first + i64::try_from(n).unwrap_or(i64::MAX);
         let now = Utc::now();
         let json = encode_event(&probe(n, now));
-        let at = Position {
-            topic: Topic::Observations,
-            partition: 0,
-            offset,
-            ingested_at: now.timestamp_micros(),
-        };
+        let at = Position { topic: Topic::Observations, partition: 0, offset, ingested_at: now.timestamp_micros() };
         let mut rows = RowBuilder::new();
         if let Some(probe) = scan_probe(&json) {
             rows.push(&Row::of_probe(&probe, at));

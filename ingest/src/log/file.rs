@@ -121,8 +121,7 @@ impl FileWriter {
     /// A file of a day, whose batches have the log's columns (words may be dictionaries).
     pub(crate) fn new(day: String, effort: Effort) -> Result<Self, LogError> {
         // Without Arrow's own schema in the footer, readers see plain types, and the file is smaller.
-        let options =
-            ArrowWriterOptions::new().with_properties(properties(effort)).with_skip_arrow_metadata(true);
+        let options = ArrowWriterOptions::new().with_properties(properties(effort)).with_skip_arrow_metadata(true);
         let writer = ArrowWriter::try_new_with_options(Vec::new(), file_schema(), options).map_err(writing)?;
         Ok(Self { writer, day, rows: 0, bounds: Bounds::default() })
     }
@@ -132,16 +131,6 @@ impl FileWriter {
         self.bounds.widen(batch);
         self.rows += batch.num_rows() as u64;
         self.writer.write(batch).map_err(writing)
-    }
-
-    /// Rows so far.
-    pub(crate) fn rows(&self) -> u64 {
-        self.rows
-    }
-
-    /// Encoded size so far, in bytes.
-    pub(crate) fn size(&self) -> usize {
-        self.writer.bytes_written() + self.writer.in_progress_size()
     }
 
     /// Ends the file.

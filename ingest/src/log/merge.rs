@@ -44,8 +44,8 @@ pub(crate) enum Eagerness {
 /// | files | merged when there are |
 /// |---|---|
 /// | below 1 MiB | 30 |
-/// | below 16 MiB | 8 |
-/// | below 64 MiB | 4 |
+/// | from 1 to 16 MiB (smaller ones join) | 8 |
+/// | from 16 to 64 MiB (smaller ones join) | 4 |
 /// | below 64 MiB of a past day, nothing new for 10 minutes | 2 |
 pub(crate) fn plan<'a>(
     files: impl IntoIterator<Item = &'a LiveFile>,
@@ -63,10 +63,9 @@ pub(crate) fn plan<'a>(
         if (quiet || eagerness == Eagerness::Everything) && files.len() >= 2 {
             return Some(take(files.into_iter()));
         }
-        for (below, enough) in [(MIB, 30), (16 * MIB, 8), (TARGET_BYTES, 4)] {
-            let tier = || files.iter().copied().filter(move |file| file.size < below);
-            if tier().count() >= enough {
-                return Some(take(tier()));
+        for (from, below, enough) in [(0, MIB, 30), (MIB, 16 * MIB, 8), (16 * MIB, TARGET_BYTES, 4)] {
+            if files.iter().filter(|file| (from..below).contains(&file.size)).count() >= enough {
+                return Some(take(files.into_iter().filter(|file| file.size < below)));
             }
         }
     }
@@ -196,8 +195,7 @@ impl Merger {
             return Ok(());
         }
         let batches: Vec<_> = self.inputs.iter().map(|input| &input.batch).collect();
-        let merged =
-            interleave_record_batch(&batches, &self.chosen).map_err(|e| broken("(merge)", e.into()))?;
+        let merged = interleave_record_batch(&batches, &self.chosen).map_err(|e| broken("(merge)", e.into()))?;
         self.chosen.clear();
         self.writer.write(&merged)
     }
@@ -230,7 +228,16 @@ mod tests {
     #[test]
     fn files_of_like_size_are_merged_when_there_are_enough() {
         let many = |n: usize, size: u64| (0..n).map(|i| live(&i.to_string(), "d", size)).collect::<Vec<_>>();
-        let rows = [(29, 1000, 0), (30, 1000, 30), (100, 1000, 64), (7, 2 * MIB, 0), (8, 2 * MIB, 8), (3, 40 * MIB, 0), (4, 40 * MIB, 4), (90, 64 * MIB, 0)];
+        let rows = [
+            (29, 1000, 0),
+            (30, 1000, 30),
+            (100, 1000, 64),
+            (7, 2 * MIB, 0),
+            (8, 2 * MIB, 8),
+            (3, 40 * MIB, 0),
+            (4, 40 * MIB, 4),
+            (90, 64 * MIB, 0),
+        ];
         for (n, size, merged) in rows {
             assert_eq!(planned(&many(n, size), "d", Eagerness::Steady), merged, "{n} files of {size}");
         }

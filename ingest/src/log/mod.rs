@@ -38,3 +38,5 @@ pub use upkeep::{CompactReport, compact};
 pub use verify::{Finding, PartitionProof, VerifyReport, verify};
 pub use writer::{CommitReport, GROUP, LogSettings, accept_loss, run_log};
 
+#[cfg(test)]
+mod tests;

@@ -16,8 +16,8 @@ use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyMode, CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, RenameTargetMode, Result,
+    CopyMode, CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, RenameTargetMode, Result,
 };
 
 const NAME: &str = "DurableLocal";
@@ -172,11 +172,7 @@ impl ObjectStore for DurableLocal {
         Ok(PutResult { e_tag: None, version: None })
     }
 
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        opts: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
         let inner = self.inner.put_multipart_opts(location, opts).await?;
         let target = self.inner.path_to_filesystem(location)?;
         Ok(Box::new(SyncedUpload { inner, target, store: self.clone() }))
@@ -270,7 +266,8 @@ mod tests {
     async fn puts_are_atomic_and_exclusive_where_asked() {
         let dir = tempfile::tempdir().unwrap();
         let store = DurableLocal::new();
-        let at = |name: &str| Path::from_filesystem_path(dir.path()).unwrap().join("a/b").join(name);
+        let root = Path::from_absolute_path(dir.path()).unwrap();
+        let at = |name: &str| Path::from(format!("{root}/a/b/{name}"));
         let create = || PutOptions::from(PutMode::Create);
         store.put_opts(&at("0.json"), "first".into(), create()).await.unwrap();
         let again = store.put_opts(&at("0.json"), "second".into(), create()).await;
@@ -293,7 +290,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("file"), "in the way").unwrap();
         let store = DurableLocal::new();
-        let target = Path::from_filesystem_path(dir.path()).unwrap().join("file").join("x");
+        let target = Path::from_absolute_path(dir.path()).unwrap().join("file").join("x");
         assert!(store.put(&target, "x".into()).await.is_err());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }

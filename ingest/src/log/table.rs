@@ -173,8 +173,13 @@ impl LogTable {
         let snapshot = table.snapshot().map_err(reading)?;
         let mut files = BTreeMap::new();
         for view in snapshot.log_data().iter() {
-            let add = view.add_action();
-            let file = LiveFile::of(&add);
+            let file = LiveFile {
+                path: view.path().into_owned(),
+                day: view.partition_values_map().remove(PARTITION_COLUMN).flatten().unwrap_or_default(),
+                size: u64::try_from(view.size()).unwrap_or_default(),
+                rows: view.num_records().map_or(0, |rows| rows as u64),
+                modified_ms: view.modification_time(),
+            };
             files.insert(file.path.clone(), file);
         }
         let version = snapshot.version();
@@ -192,11 +197,6 @@ impl LogTable {
         &self.location
     }
 
-    /// The table's log store.
-    pub(crate) fn log_store(&self) -> &LogStoreRef {
-        &self.log_store
-    }
-
     /// Commits a change, behind whatever others committed meanwhile. When it answers, the commit is durable.
     /// Safe to call again with the same change after an error.
     pub(crate) async fn commit(&mut self, change: &Change) -> Result<u64, LogError> {
@@ -205,10 +205,8 @@ impl LogTable {
             let bytes = self.encode(change)?;
             let version = self.state.version + 1;
             // The stores in use ignore the operation's id.
-            let written = self
-                .log_store
-                .write_commit_entry(version, CommitOrBytes::LogBytes(bytes), Default::default())
-                .await;
+            let written =
+                self.log_store.write_commit_entry(version, CommitOrBytes::LogBytes(bytes), Default::default()).await;
             match written {
                 Ok(()) => {
                     self.apply_own(change);
@@ -270,8 +268,7 @@ impl LogTable {
         for advance in &change.advances {
             let stands = self.state.positions.get(&advance.app).copied().unwrap_or(0);
             if stands != advance.from || advance.to <= advance.from {
-                let what =
-                    format!("{} stands at offset {stands}, the batch goes from {}", advance.app, advance.from);
+                let what = format!("{} stands at offset {stands}, the batch goes from {}", advance.app, advance.from);
                 return Err(LogError::Conflict { what });
             }
         }
@@ -310,10 +307,7 @@ impl LogTable {
         };
         // One line an action, one more for the commit's own: a commit cut at the end of a line is known as torn.
         let lines = actions.len() + txns.len() + 1;
-        let info = [
-            (COMMIT_ID.to_owned(), change.id.clone().into()),
-            (COMMIT_LINES.to_owned(), lines.into()),
-        ];
+        let info = [(COMMIT_ID.to_owned(), change.id.clone().into()), (COMMIT_LINES.to_owned(), lines.into())];
         CommitData::new(actions, operation, info.into(), txns)
             .get_bytes()
             .map_err(|e| LogError::delta("encoding a commit", e.into()))

@@ -256,10 +256,7 @@ impl Upkeep {
 ///
 /// # Errors
 /// The log can't be opened, read or written; a writer that works on it at the same time is no error.
-pub async fn compact(
-    location: &LogLocation,
-    mut progress: impl FnMut(u64, u64),
-) -> Result<CompactReport, LogError> {
+pub async fn compact(location: &LogLocation, mut progress: impl FnMut(u64, u64)) -> Result<CompactReport, LogError> {
     let table = Mutex::new(LogTable::load(location).await?);
     let totals = async || {
         let table = table.lock().await;

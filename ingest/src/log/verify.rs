@@ -127,10 +127,7 @@ pub enum Finding {
 ///
 /// # Errors
 /// The table itself can't be opened. What is wrong with its data is a [`Finding`].
-pub async fn verify(
-    location: &LogLocation,
-    mut progress: impl FnMut(u64, u64),
-) -> Result<VerifyReport, LogError> {
+pub async fn verify(location: &LogLocation, mut progress: impl FnMut(u64, u64)) -> Result<VerifyReport, LogError> {
     let table = Box::pin(LogTable::load(location)).await?;
     let mut proof = Proof::new(&table.state.positions);
     let files = table.state.files.len() as u64;
@@ -200,11 +197,9 @@ impl Proof {
             }
         }
         match self.content(file, bytes) {
-            Ok(found) if found != file.rows => self.findings.push(Finding::Rows {
-                file: file.path.clone(),
-                expected: file.rows,
-                found,
-            }),
+            Ok(found) if found != file.rows => {
+                self.findings.push(Finding::Rows { file: file.path.clone(), expected: file.rows, found })
+            }
             Ok(_) => {}
             Err(reason) => self.unreadable(file, &reason),
         }
@@ -330,7 +325,9 @@ impl Bits {
         match self.blocks.get(&offset.div_euclid(BLOCK)) {
             None => false,
             Some(Block::Full) => true,
-            Some(Block::Part(words, _)) => words[usize::try_from(bit / 64).unwrap_or_default()] & (1 << (bit % 64)) != 0,
+            Some(Block::Part(words, _)) => {
+                words[usize::try_from(bit / 64).unwrap_or_default()] & (1 << (bit % 64)) != 0
+            }
         }
     }
 

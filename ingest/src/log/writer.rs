@@ -123,7 +123,10 @@ pub async fn run_log(
             }
             error if error.is_transient() && !shutdown.is_cancelled() => {
                 metrics.retries.inc();
-                tracing::error!(error = &error as &dyn std::error::Error, "the event log can't be written: trying again");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the event log can't be written: trying again"
+                );
             }
             error => return Err(error),
         }

@@ -213,7 +213,7 @@ impl EventBus for EmbeddedBus {
                 if from < low {
                     return Err(BusError::OutOfRange { partition, wanted: from, low, high });
                 }
-                store.read(log, from, limit)
+                store.read(log, from, high, limit)
             })
         })
         .await

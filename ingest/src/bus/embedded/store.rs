@@ -209,7 +209,7 @@ impl Store {
     }
 
     /// Reads on from an offset that is held.
-    pub(super) fn read(&self, log: &Log, from: Offset, limit: ReadLimit) -> Result<Fetch, BusError> {
+    pub(super) fn read(&self, log: &Log, from: Offset, high: Offset, limit: ReadLimit) -> Result<Fetch, BusError> {
         let mut deliveries: Vec<Delivery> = Vec::new();
         let mut bytes = 0_usize;
         let records = limit.records.max(1);
@@ -237,8 +237,9 @@ impl Store {
                 None => from,
             },
         };
-        if open {
-            for guard in log.keyspace.0.range(key_of(next)..) {
+        // The keyspace shows a group before its sync is known to have succeeded: nothing at or beyond `high` is read.
+        if open && next < high {
+            for guard in log.keyspace.0.range(key_of(next)..key_of(high)) {
                 let block = self.block(log.partition, guard)?;
                 open = block.read(from, &mut deliveries, &mut room).map_err(|e| self.damaged(log, &e))?;
                 last = Some(block);

@@ -139,11 +139,7 @@ struct Pipeline {
 }
 
 impl Pipeline {
-    async fn drive(
-        &mut self,
-        membership: &mut dyn Membership,
-        shutdown: &CancellationToken,
-    ) -> Result<(), LogError> {
+    async fn drive(&mut self, membership: &mut dyn Membership, shutdown: &CancellationToken) -> Result<(), LogError> {
         let (age, bytes) = (self.committer.settings.commit_age, self.committer.settings.commit_bytes);
         let mut draining = false;
         loop {
@@ -209,7 +205,10 @@ impl Pipeline {
         // commit will: it takes nothing but what follows on the newest version.
         let mut table = self.committer.table.lock().await;
         if let Err(error) = table.catch_up(None).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the newest version of the event log can't be read");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the newest version of the event log can't be read"
+            );
         }
         for topic in Topic::ALL {
             let partition = Partition::of(topic, number);
@@ -360,7 +359,10 @@ impl Committer {
         self.committed.notify_one();
         let hint: Vec<_> = batch.advances.iter().map(|(partition, span)| (*partition, span.to)).collect();
         if let Err(error) = self.bus.commit(GROUP, &hint).await {
-            tracing::debug!(error = &error as &dyn std::error::Error, "the group's position was not noted: the table has it");
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "the group's position was not noted: the table has it"
+            );
         }
         Ok(())
     }
@@ -382,7 +384,10 @@ impl Committer {
             return Err(error);
         }
         self.metrics.retries.inc();
-        tracing::error!(error = &error as &dyn std::error::Error, "storing events failed: nothing is lost, trying again");
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "storing events failed: nothing is lost, trying again"
+        );
         let given_up = async {
             self.shutdown.cancelled().await;
             tokio::time::sleep(self.settings.drain_within).await;
@@ -463,7 +468,9 @@ async fn tell_lag(bus: Arc<dyn EventBus>, metrics: LogMetrics, progress: Progres
         let positions = progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for topic in Topic::ALL {
             let (mut offsets, mut newest) = (0, i64::MAX);
-            for (partition, (offset, taken)) in positions.iter().filter(|(p, _)| p.stream == crate::bus::Stream::Events(topic)) {
+            for (partition, (offset, taken)) in
+                positions.iter().filter(|(p, _)| p.stream == crate::bus::Stream::Events(topic))
+            {
                 let Ok(marks) = bus.watermarks(*partition).await else { continue };
                 let behind = (marks.high - offset.max(&marks.low)).max(0);
                 offsets += behind;
@@ -472,7 +479,11 @@ async fn tell_lag(bus: Arc<dyn EventBus>, metrics: LogMetrics, progress: Progres
                 }
             }
             let now = Utc::now().timestamp_micros();
-            let seconds = if newest == i64::MAX { 0.0 } else { Duration::from_micros((now - newest).max(0).unsigned_abs()).as_secs_f64() };
+            let seconds = if newest == i64::MAX {
+                0.0
+            } else {
+                Duration::from_micros((now - newest).max(0).unsigned_abs()).as_secs_f64()
+            };
             metrics.lag_offsets.get_or_create(&topic_label(topic)).set(offsets);
             metrics.lag_seconds.get_or_create(&topic_label(topic)).set(seconds);
         }
