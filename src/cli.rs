@@ -141,8 +141,9 @@ pub(crate) enum Done {
 
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    let quiet = matches!(cli.command, Command::Demo(_));
-    telemetry::start(cli.common.log_format, if quiet { "error" } else { "info" });
+    // Roles tell what they do; a command that prints its result says only what is wrong.
+    let talks = matches!(cli.command, Command::Up | Command::Run { .. });
+    telemetry::start(cli.common.log_format, if talks { telemetry::ROLES } else { telemetry::COMMANDS });
     let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -5,6 +5,11 @@ use std::io::IsTerminal;
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
+/// What the roles log: their own doings, and of the libraries below them only what is wrong.
+pub(crate) const ROLES: &str = "warn,rebound=info,rebound_ingest=info,rebound_alerting=info,rebound_analytics=info";
+/// What the other commands log.
+pub(crate) const COMMANDS: &str = "error";
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {

@@ -68,8 +68,8 @@ pub(crate) async fn mttr(config: &Config, every: Option<String>, output: Output)
     let session = open(config, plan.clone()).await?;
     let record = session.record().await?;
     if let Some(every) = every {
-        let every = Every::parse(&every)
-            .with_context(|| format!("--every {every:?} is no period: write 1d, 1w, 1mo or 1q"))?;
+        let every =
+            Every::parse(&every).with_context(|| format!("--every {every:?} is no period: write 1d, 1w, 1mo or 1q"))?;
         let trend = trend::mttr_trend(&record, None, every)?;
         match output {
             Output::Json => println!("{}", serde_json::to_string_pretty(&trend)?),

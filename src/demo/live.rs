@@ -37,11 +37,7 @@ impl Screen {
             bar
         });
         let screen = Self { bar, lines: talk, last: Vec::new() };
-        screen.say(&format!(
-            "metrics {}/metrics · state {}/api/v1/services · Ctrl-C ends",
-            process.url,
-            process.url
-        ));
+        screen.say(&format!("metrics {}/metrics · state {}/api/v1/services · Ctrl-C ends", process.url, process.url));
         screen
     }
 

@@ -27,8 +27,11 @@ use crate::config::Http;
 /// What readiness hangs on: one flag a role, set when the role has folded its history and taken up its work.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Readiness {
-    roles: Arc<Mutex<Vec<(&'static str, Arc<AtomicBool>)>>>,
+    roles: Arc<Mutex<Vec<Flag>>>,
 }
+
+/// A role's name, and whether it is ready.
+type Flag = (&'static str, Arc<AtomicBool>);
 
 impl Readiness {
     /// The flag of a role, false at first.

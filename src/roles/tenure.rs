@@ -124,6 +124,9 @@ where
     }
 }
 
+/// What goes through one partition's transactor at once.
+type Step = (Vec<(Stream, Record)>, Vec<(Partition, Offset)>);
+
 /// The right to decide for some partitions, for as long as nobody else has it.
 #[derive(Debug)]
 pub(crate) struct Tenure {
@@ -176,7 +179,7 @@ impl Tenure {
     /// partition number. Answers when all is durable; waits and tries again while the bus is unavailable. What is
     /// tried again carries the same ids, which readers count once.
     pub(crate) async fn append(&self, events: &[Event], positions: &[(Partition, Offset)]) -> Result<(), BusError> {
-        let mut steps: BTreeMap<i32, (Vec<(Stream, Record)>, Vec<(Partition, Offset)>)> = BTreeMap::new();
+        let mut steps: BTreeMap<i32, Step> = BTreeMap::new();
         for event in events {
             let number = self.partition(&event.subject);
             steps.entry(number).or_default().0.push((Stream::Events(event.kind().topic()), record(event)));

@@ -32,6 +32,9 @@ use object_store::ObjectStoreExt as _;
 /// The consumer group of log writers.
 pub const GROUP: &str = "log";
 
+/// Called after every commit, on the writer's own task: it must not block.
+pub type OnCommit = Arc<dyn Fn(&CommitReport) + Send + Sync>;
+
 /// One commit, for those who measure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CommitReport {
@@ -59,7 +62,7 @@ pub struct LogSettings {
     /// How long a stop waits for the last commit.
     pub drain_within: Duration,
     /// Told of every commit.
-    pub on_commit: Option<Arc<dyn Fn(&CommitReport) + Send + Sync>>,
+    pub on_commit: Option<OnCommit>,
 }
 
 impl LogSettings {

@@ -210,7 +210,8 @@ fn an_open_incident_is_censored_not_dropped() {
 #[test]
 fn whoever_acts_first_acknowledges() {
     // (events beside the opening at t1 = 20, t2 by anybody, by a person, by automation), all from t1
-    let table: &[(Vec<Event>, Option<i64>, Option<i64>, Option<i64>)] = &[
+    type Times = Option<i64>;
+    let table: &[(Vec<Event>, Times, Times, Times)] = &[
         (vec![], None, None, None),
         (vec![acknowledged(1, 50, "kim", false)], Some(30), Some(30), None),
         (vec![acknowledged(1, 50, "kim", false), acknowledged(1, 40, "ana", false)], Some(20), Some(20), None),
