@@ -104,8 +104,13 @@ start() {
   fi
   setsid nohup "$java" "-Xmx$heap" -XX:+UseSerialGC "-Dlog4j2.configurationFile=$run/log4j2.properties" \
     -cp "$lib/*" kafka.Kafka "$run/server.properties" >"$run/broker.log" 2>&1 </dev/null &
-  echo $! >"$run/pid"
   local i
+  # setsid may fork, so the broker tells its own process id: the one whose command line it is.
+  for ((i = 0; i < 50; i++)); do
+    pgrep -f "kafka.Kafka $run/server.properties" | tail -1 >"$run/pid"
+    [[ -s $run/pid ]] && running >/dev/null && break
+    sleep 0.1
+  done
   for ((i = 0; i < 300; i++)); do
     running >/dev/null || { tail -30 "$run/broker.log" >&2; fail "the broker did not start: see $run/broker.log"; }
     if grep -q 'Kafka Server started' "$run/broker.log" && answers "$port"; then

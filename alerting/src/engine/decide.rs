@@ -116,7 +116,7 @@ impl Engine {
             recovery.incident == incident && recovery.started_at.is_some() && under_way
         });
         let recovery = recovery.map(|recovery| recovery.id.clone());
-        if !outage.alert_resolved {
+        if outage.owes_resolve() {
             let successes = state.probes.iter().map(|(_, probe)| probe.successes()).min().unwrap_or(0);
             let id = EventId::derive(alert.as_str(), "resolved");
             let data = AlertResolved { alert, incident: incident.clone(), policy, recovered_at, successes };
