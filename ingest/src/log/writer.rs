@@ -45,6 +45,9 @@ pub struct CommitReport {
     pub took: Duration,
 }
 
+/// Is told of every commit, on the writer's own task: it should return at once.
+pub type CommitObserver = Arc<dyn Fn(&CommitReport) + Send + Sync>;
+
 /// How the log is written.
 #[derive(Clone)]
 pub struct LogSettings {
@@ -59,7 +62,7 @@ pub struct LogSettings {
     /// How long a stop waits for the last commit.
     pub drain_within: Duration,
     /// Told of every commit.
-    pub on_commit: Option<Arc<dyn Fn(&CommitReport) + Send + Sync>>,
+    pub on_commit: Option<CommitObserver>,
 }
 
 impl LogSettings {
