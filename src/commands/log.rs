@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::Subcommand;
 use comfy_table::{Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
-use rebound_ingest::bus::{Partition, Stream};
+use rebound_ingest::bus::Partition;
 use rebound_ingest::log::{self as event_log, LogLocation};
 use rebound_schemas::Topic;
 use serde::Serialize;
@@ -35,15 +35,10 @@ pub(crate) enum LogCommand {
     },
     /// Go on past events that the bus no longer had when the log writer came to them. The loss is noted in the log.
     AcceptLoss {
-        /// The topic's short name: observations, alerts or recoveries.
-        #[arg(long)]
-        topic: String,
-        /// The partition.
-        #[arg(long)]
-        partition: i32,
+        /// The partition, as in `observations-3`.
+        partition: String,
         /// The oldest offset that the bus still holds, as the error said.
-        #[arg(long)]
-        from: i64,
+        low: i64,
     },
 }
 
@@ -129,12 +124,15 @@ pub(crate) async fn log(config: &Config, command: LogCommand) -> Result<Done> {
         LogCommand::Compact { output } => {
             print(&event_log::compact(&location, progress("compacting")).await?, output)?;
         }
-        LogCommand::AcceptLoss { topic, partition, from } => {
-            let topic = Topic::ALL.into_iter().find(|t| t.as_str() == topic);
-            let topic = topic.with_context(|| "--topic is one of observations, alerts, recoveries")?;
-            let partition = Partition { stream: Stream::Events(topic), number: partition };
-            let lost = event_log::accept_loss(&location, partition, from).await?;
-            println!("{partition}: {lost} offsets are given up and noted in the log");
+        LogCommand::AcceptLoss { partition, low } => {
+            let parsed = partition.rsplit_once('-').and_then(|(topic, number)| {
+                let topic = Topic::ALL.into_iter().find(|t| t.as_str() == topic)?;
+                Some(Partition::of(topic, number.parse().ok()?))
+            });
+            let parsed =
+                parsed.with_context(|| format!("{partition:?} is no partition: write one as observations-3"))?;
+            let lost = event_log::accept_loss(&location, parsed, low).await?;
+            println!("{parsed}: {lost} offsets are given up and noted in the log");
         }
     }
     Ok(Done::Good)

@@ -65,9 +65,10 @@ pub struct CommitGrowth {
 /// fifty failing, ids counting up. About 350 bytes as JSON.
 fn probe(n: u64, start: DateTime<Utc>) -> Event {
     let target = n % 2000;
-    let jitter = (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) % 1000;
+    let noise = mixed(n);
+    let (jitter, latency) = (noise % 200, 800 + (noise >> 32) % 40_000);
     let failed = n.is_multiple_of(50);
-    let at = start + TimeDelta::milliseconds(i64::try_from(n / 2000 * 10_000 + target * 5 + jitter % 50).unwrap_or(0));
+    let at = start + TimeDelta::milliseconds(i64::try_from(n / 2000 * 10_000 + target * 5 + jitter).unwrap_or(0));
     let name = format!("service-{:04}", target / 2);
     Event {
         id: EventId::new(&format!("{n:012}")).expect("digits are an id"),
@@ -79,7 +80,7 @@ fn probe(n: u64, start: DateTime<Utc>) -> Event {
             probe: ProbeId::new(&format!("{name}-{}", if target.is_multiple_of(2) { "http" } else { "tcp" }))
                 .expect("a literal and digits"),
             outcome: if failed { Outcome::Failed } else { Outcome::Healthy },
-            latency_us: 800 + jitter * 13,
+            latency_us: latency,
             site: Some(SiteId::new("primary").expect("a literal")),
             error_class: failed.then_some(ErrorClass::Timeout),
             reason: failed.then(|| "no answer within 5s".to_owned()),
@@ -88,6 +89,14 @@ fn probe(n: u64, start: DateTime<Utc>) -> Event {
         }
         .into(),
     }
+}
+
+/// Noise that no encoding sees through (the finaliser of SplitMix64): real jitter and latencies don't compress either.
+fn mixed(n: u64) -> u64 {
+    let n = n.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let n = (n ^ (n >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let n = (n ^ (n >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    n ^ (n >> 31)
 }
 
 /// Appends `n` probe results to the observations topic; answers their bytes.

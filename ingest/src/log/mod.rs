@@ -36,7 +36,7 @@ pub use stats::{LogStats, PartitionPosition, stats};
 pub use store::DurableLocal;
 pub use upkeep::{CompactReport, compact};
 pub use verify::{Finding, PartitionProof, VerifyReport, verify};
-pub use writer::{CommitReport, GROUP, LogSettings, OnCommit, accept_loss, run_log};
+pub use writer::{CommitObserver, CommitReport, GROUP, LogSettings, accept_loss, run_log};
 
 #[cfg(test)]
 mod tests;

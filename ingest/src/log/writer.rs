@@ -32,9 +32,6 @@ use object_store::ObjectStoreExt as _;
 /// The consumer group of log writers.
 pub const GROUP: &str = "log";
 
-/// Called after every commit, on the writer's own task: it must not block.
-pub type OnCommit = Arc<dyn Fn(&CommitReport) + Send + Sync>;
-
 /// One commit, for those who measure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CommitReport {
@@ -47,6 +44,9 @@ pub struct CommitReport {
     /// From the first put to the durable commit.
     pub took: Duration,
 }
+
+/// Is told of every commit, on the writer's own task: it should return at once.
+pub type CommitObserver = Arc<dyn Fn(&CommitReport) + Send + Sync>;
 
 /// How the log is written.
 #[derive(Clone)]
@@ -62,7 +62,7 @@ pub struct LogSettings {
     /// How long a stop waits for the last commit.
     pub drain_within: Duration,
     /// Told of every commit.
-    pub on_commit: Option<OnCommit>,
+    pub on_commit: Option<CommitObserver>,
 }
 
 impl LogSettings {
