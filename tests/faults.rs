@@ -68,7 +68,7 @@ fn with_an_event(folder: &Path) {
             "resource.measured",
             "--service",
             "api",
-            "--data",
+            "--payload",
             r#"{"resource":"cpu","utilization":0.5}"#,
         ],
         folder,

@@ -33,8 +33,8 @@ pub(crate) struct Emit {
     #[arg(long)]
     service: Option<ServiceId>,
     /// The payload, as JSON.
-    #[arg(long, default_value = "{}")]
-    data: String,
+    #[arg(long, default_value = "{}", value_name = "JSON")]
+    payload: String,
     /// Who says so.
     #[arg(long, default_value = "rebound-emit")]
     source: String,
@@ -81,7 +81,7 @@ fn from_flags(emit: &Emit, kind: &str) -> Result<String> {
         let known: Vec<_> = Kind::ALL.iter().map(|k| k.as_str()).collect();
         bail!("--kind {kind:?} is unknown: expected one of {}", known.join(", "));
     };
-    let data: Value = serde_json::from_str(&emit.data).context("--data is not JSON")?;
+    let data: Value = serde_json::from_str(&emit.payload).context("--payload is not JSON")?;
     let now = Utc::now();
     let event = json!({
         "specversion": codec::SPEC_VERSION,

@@ -248,8 +248,8 @@ impl Process {
             let (bus, stop) = (self.handle.bus.clone(), stop.clone());
             let ready = self.readiness.role("recover");
             self.spawn(Stage::Deciders, "recover", async move {
-                let tenure = |held| role.clone().run(held, ready.clone());
-                tenure::serve(&bus, recover::GROUP, Topic::Recoveries, &stop, &ready, tenure)
+                let tenure = |held, folded| role.clone().run(held, folded);
+                tenure::serve_each(&bus, recover::GROUP, Topic::Recoveries, &stop, &ready, tenure)
                     .await
                     .context("recoveries")
             });

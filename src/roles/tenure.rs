@@ -17,7 +17,7 @@ use rebound_ingest::bus::{
 };
 use rebound_schemas::{Event, ServiceId, Topic};
 use tokio::sync::{Mutex, mpsc};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Records a read takes at most: small enough that one slow fold does not hold up the timers.
@@ -84,6 +84,84 @@ where
             }
         }
     }
+    membership.leave().await;
+    Ok(())
+}
+
+/// As [`serve`], with a tenure a partition: what runs in one is not disturbed when others come or go.
+pub(crate) async fn serve_each<F>(
+    bus: &Arc<dyn EventBus>,
+    group: &'static str,
+    topic: Topic,
+    shutdown: &CancellationToken,
+    ready: &Arc<AtomicBool>,
+    mut tenure: impl FnMut(Arc<Tenure>, Arc<AtomicBool>) -> F,
+) -> Result<(), BusError>
+where
+    F: Future<Output = Result<(), BusError>> + Send + 'static,
+{
+    let mut membership = bus.join(group, topic).await?;
+    let mut owned: BTreeMap<i32, (AbortHandle, Arc<AtomicBool>)> = BTreeMap::new();
+    let mut tenures: JoinSet<(i32, Result<(), BusError>)> = JoinSet::new();
+    let mut look = tokio::time::interval(Duration::from_millis(100));
+    let overdue = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::pin!(overdue);
+    loop {
+        if shutdown.is_cancelled() && tenures.is_empty() {
+            break;
+        }
+        tokio::select! {
+            biased;
+            () = &mut overdue => break,
+            change = membership.changed() => match change? {
+                Ownership::Gained { partitions, .. } => {
+                    tracing::info!(group, ?partitions, "deciding for partitions");
+                    for number in partitions {
+                        let begin = (bus.clone(), shutdown.clone(), Arc::new(AtomicBool::new(false)));
+                        let folded = begin.2.clone();
+                        let begun = Tenure::begin(begin.0, group, topic, &BTreeSet::from([number]), begin.1).await;
+                        let held = match begun {
+                            Ok(held) => tenure(Arc::new(held), begin.2),
+                            // It went to another meanwhile; the group's word about it is on its way.
+                            Err(BusError::Fenced { .. }) => continue,
+                            Err(error) => return Err(error),
+                        };
+                        let handle = tenures.spawn(async move { (number, held.await) });
+                        if let Some((old, _)) = owned.insert(number, (handle, folded)) {
+                            old.abort();
+                        }
+                    }
+                }
+                Ownership::Lost { partitions, .. } => {
+                    tracing::info!(group, ?partitions, "partitions went to another instance");
+                    for (tenure, _) in partitions.iter().filter_map(|number| owned.remove(number)) {
+                        tenure.abort();
+                    }
+                }
+            },
+            Some(ended) = tenures.join_next() => match ended {
+                Ok((_, Ok(()))) => {}
+                Ok((number, Err(BusError::Fenced { partition }))) => {
+                    tracing::warn!(group, number, %partition, "fenced by another instance: joining anew");
+                    tenures.abort_all();
+                    while tenures.join_next().await.is_some() {}
+                    owned.clear();
+                    membership.leave().await;
+                    membership = bus.join(group, topic).await?;
+                }
+                Ok((_, Err(error))) => return Err(error),
+                Err(aborted) if aborted.is_cancelled() => {}
+                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            },
+            _ = look.tick() => {}
+        }
+        let folded = owned.values().all(|(_, folded)| folded.load(Ordering::Acquire));
+        ready.store(folded, Ordering::Release);
+    }
+    tenures.shutdown().await;
     membership.leave().await;
     Ok(())
 }

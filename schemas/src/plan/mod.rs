@@ -6,8 +6,6 @@
 
 mod error;
 mod explain;
-#[cfg(test)]
-mod folder;
 mod model;
 mod order;
 mod read;
@@ -17,10 +15,12 @@ mod read_procedure;
 mod reader;
 mod relations;
 mod section;
-#[cfg(all(test, unix))]
-mod stand_ins;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_folder;
+#[cfg(all(test, unix))]
+mod tests_stand_ins;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! The event log's rows: what goes in comes out, byte for byte, and the fast path judges like the general one.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -310,6 +310,10 @@ impl ClientContext for Reporter {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        // The end of a partition is where readers wait: no fault.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
+            return;
+        }
         let reason = self.0.settings.redact(reason);
         tracing::warn!(target: "librdkafka", %error, "{reason}");
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
