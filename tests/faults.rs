@@ -133,3 +133,38 @@ fn oversized_and_broken_posts_are_refused_and_counted() {
     assert!(metrics.contains("rebound_intake_events_total"), "{metrics}");
     assert_eq!(rebound.stop(), Some(0));
 }
+
+/// A small file system of its own, unmounted when dropped; `None` where this user may not mount.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path) -> Option<Self> {
+        std::fs::create_dir_all(at).expect("a folder");
+        let mounted =
+            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"]).arg(at).output();
+        mounted.ok()?.status.success().then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_events_and_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(_disk) = SmallDisk::mount(&folder.path().join("data")) else {
+        eprintln!("NOT RUN: a full disk needs the right to mount a small file system");
+        return;
+    };
+    let rebound = Running::start(folder.path(), "a", &["up", "--data", "data"], &[]).ready();
+    let event = r#"{"specversion":"1.0","id":"1","source":"t","type":"dev.rebound.resource.measured.v1","subject":"api","time":"2026-01-01T00:00:00Z","data":{"resource":"cpu","utilization":0.5}}"#;
+    let (status, body) = rebound.post("/v1/events", "application/cloudevents+json", event).expect("an answer");
+    assert_eq!(status, 503, "what can't be made durable is not taken: {body}");
+    assert!(body.contains("full"), "{body}");
+    let (status, _) = rebound.get("/metrics").expect("an answer");
+    assert_eq!(status, 200, "it stays up");
+    assert_eq!(rebound.stop(), Some(0));
+}

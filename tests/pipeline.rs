@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::{Running, free_port, kafka, succeeds, wait_for};
+use crate::support::{Running, alone, free_port, kafka, succeeds, wait_for};
 
 /// The answer of `rebound sql` as JSON rows.
 pub(crate) fn sql(folder: &Path, query: &str) -> Vec<Value> {
@@ -25,6 +25,7 @@ fn number(folder: &Path, query: &str) -> f64 {
 
 #[test]
 fn the_demo_injects_detects_recovers_and_verifies() {
+    let _alone = alone();
     let folder = tempfile::tempdir().expect("a folder");
     let said = succeeds(&["demo", "--for", "60s", "--seed", "7", "-o", "json", "--data", "data"], folder.path());
     let summary: Value = serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said}"));
@@ -114,6 +115,7 @@ fn measurement(id: &str) -> String {
 
 #[test]
 fn a_failure_is_recovered_once_and_every_face_shows_it() {
+    let _alone = alone();
     let folder = tempfile::tempdir().expect("a folder");
     write_plan(folder.path(), "0.1");
     let rebound = Running::start(folder.path(), "a", &["up", "--plan", "plan.toml", "--data", "data"], &[]).ready();
@@ -157,6 +159,7 @@ fn a_failure_is_recovered_once_and_every_face_shows_it() {
 
 /// kill -9 under load, again and again: every acknowledged event is there, and no recovery ran twice.
 fn survives_kills(environment: &[(&str, &str)], rounds: usize) {
+    let _alone = alone();
     let folder = tempfile::tempdir().expect("a folder");
     write_plan(folder.path(), "0.3");
     let seed = std::env::var("REBOUND_TEST_SEED")
@@ -244,6 +247,7 @@ fn borrowed(environment: &[(&'static str, String)]) -> Vec<(&'static str, &'stat
 /// Two instances decide and recover over one Kafka; one is taken away in the middle of its work.
 fn one_of_two_is_taken_away(name: &str, take: impl Fn(Running) -> Option<Running>) {
     let Some(brokers) = kafka(name) else { return };
+    let _alone = alone();
     let folder = tempfile::tempdir().expect("a folder");
     write_plan(folder.path(), "2");
     let environment = kafka_environment(&brokers, &format!("two{}", free_port()));
@@ -263,6 +267,14 @@ fn one_of_two_is_taken_away(name: &str, take: impl Fn(Running) -> Option<Running
     )
     .ready();
     let (a, b) = (run("a", &["alert", "recover", "serve"]), run("b", &["alert", "recover", "serve"]));
+    // Two partitions, two members: each has one when the sharing out is over. A recovery that began before would
+    // rightly be interrupted by it.
+    wait_for("both to own a partition", || {
+        let owns = |log: &str, group| log.contains(&format!("deciding for partitions group=\"{group}\""));
+        let settled = |log: String| owns(&log, "alert") && owns(&log, "recover");
+        (settled(a.log()) && settled(b.log())).then_some(())
+    });
+    std::thread::sleep(Duration::from_secs(2));
     std::fs::remove_file(folder.path().join("up")).expect("removed");
     wait_for("the recovery to begin", || (!lines(&folder.path().join("executed")).is_empty()).then_some(()));
     // The owner of the one service's partition is the instance that claimed the recovery.

@@ -54,14 +54,20 @@ pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
 }
 
-/// Waits until `what` holds, 60 seconds at most: generous, since nothing is timed by it.
+/// Held by tests that run whole pipelines: one at a time, so that on a small machine none starves the others.
+pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Waits until `what` holds, two minutes at most: generous, since nothing is timed by it.
 pub(crate) fn wait_for<T>(name: &str, mut what: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(120);
     loop {
         if let Some(found) = what() {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited 60 s for {name}");
+        assert!(Instant::now() < deadline, "waited two minutes for {name}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
