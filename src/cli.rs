@@ -144,6 +144,9 @@ pub(crate) fn main() -> ExitCode {
     // Roles tell what they do; a command that prints its result says only what is wrong.
     let talks = matches!(cli.command, Command::Up | Command::Run { .. });
     telemetry::start(cli.common.log_format, if talks { telemetry::ROLES } else { telemetry::COMMANDS });
+    // Two providers of cryptography are compiled in by what Rebound stands on: say which one is meant.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    raise_descriptor_limit();
     let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -162,6 +165,16 @@ pub(crate) fn main() -> ExitCode {
             eprintln!("rebound: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Each probe in flight holds a descriptor or more, and the usual soft limit of 1024 is for programs of another age.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files can't be raised: fewer probes run at the same time");
     }
 }
 

@@ -141,7 +141,7 @@ async fn latencies(samples: usize, config: &Config) -> Result<(Vec<Duration>, Ve
     process.start().await?;
     let bus = process.handle().bus.clone();
     let triggers = triggers(samples, &bus).await?;
-    let queryable = queryable(samples.min(50), &config, &bus).await?;
+    let queryable = queryable(samples.min(50), samples, &config, &bus).await?;
     process.stop().await?;
     Ok((queryable, triggers))
 }
@@ -171,16 +171,17 @@ async fn triggers(samples: usize, bus: &Arc<dyn EventBus>) -> Result<Vec<Duratio
     Ok(times)
 }
 
-async fn queryable(samples: usize, config: &Config, bus: &Arc<dyn EventBus>) -> Result<Vec<Duration>> {
+/// `first` is the first number that no event of this source has yet: one said twice would count once.
+async fn queryable(samples: usize, first: usize, config: &Config, bus: &Arc<dyn EventBus>) -> Result<Vec<Duration>> {
     let session = super::sql::open(config, None).await?;
     let mut times = Vec::new();
     for n in 0..samples {
         let service = ServiceId::new("queryable")?;
         let data = ResourceMeasured { resource: "cpu".into(), utilization: 0.5, site: None };
-        let event = event(&service, n, data.into())?;
+        let event = event(&service, first + n, data.into())?;
         bus.append(Stream::Events(Topic::Observations), vec![tenure::record(&event)]).await?;
         let began = Instant::now();
-        let query = format!("SELECT id FROM events WHERE service = 'queryable' AND id = '{n}'");
+        let query = format!("SELECT id FROM events WHERE service = 'queryable' AND id = '{}'", first + n);
         while session.query(&query, Utc::now()).await?.rows() == 0 {
             ensure!(began.elapsed() < Duration::from_secs(30), "event {n} did not become queryable within 30 s");
         }

@@ -33,7 +33,6 @@ impl Engine {
     /// | failed | none | `incident.opened` |
     /// | any | open, not told, not suppressed | `alert.raised` |
     /// | any | open, not told, suppressed | `alert.suppressed`, once a cause |
-    /// | any | open, not suppressed, a dependency is failing below its threshold | nothing yet |
     /// | failing | open, told, not suppressed | `recovery.triggered` or `recovery.escalated`, see [`Engine::next`] |
     /// | all clear and one has recovered since t0 | open | `alert.resolved`, `incident.resolved` |
     /// | any | resolved from outside | `alert.resolved` |
@@ -46,7 +45,6 @@ impl Engine {
             if open(&self.states[at as usize]) {
                 match self.suppression(at, now) {
                     Some(suppression) => self.suppress(at, &suppression, now, decided),
-                    None if self.awaits_dependency(at, now) => {}
                     None => {
                         self.raise(at, now, decided);
                         self.recover(at, now, decided);
@@ -84,18 +82,6 @@ impl Engine {
         })
     }
 
-    /// Whether a dependency is failing and not yet decided about: a few probes later it has failed, and suppresses, or
-    /// has passed. Until then a dependant that reached its own threshold first is neither told of nor recovered, since
-    /// a failed dependency is recovered before its dependants. News older than `silent_after` hold nothing up.
-    fn awaits_dependency(&self, at: u32, now: DateTime<Utc>) -> bool {
-        self.watched(at).dependencies.iter().any(|dependency| {
-            let (state, rule) = (&self.states[*dependency as usize], &self.rules(*dependency).rule);
-            let recent = state.last_failure_at().is_some_and(|seen| now - seen < rule.silent_after);
-            let failing = state.probes.iter().any(|(_, probe)| probe.is_failing());
-            state.owned && failing && recent && !self.has_failed(*dependency, now)
-        })
-    }
-
     fn resolve(&mut self, at: u32, now: DateTime<Utc>, decided: &mut Vec<Event>) {
         let state = &self.states[at as usize];
         let Some(outage) = &state.outage else { return };
@@ -116,7 +102,7 @@ impl Engine {
             recovery.incident == incident && recovery.started_at.is_some() && under_way
         });
         let recovery = recovery.map(|recovery| recovery.id.clone());
-        if outage.owes_resolve() {
+        if !outage.alert_resolved {
             let successes = state.probes.iter().map(|(_, probe)| probe.successes()).min().unwrap_or(0);
             let id = EventId::derive(alert.as_str(), "resolved");
             let data = AlertResolved { alert, incident: incident.clone(), policy, recovered_at, successes };

@@ -54,13 +54,6 @@ pub(super) struct Outage {
     inherited: bool,
 }
 
-impl Outage {
-    /// Whether its alert was raised or suppressed, and has not been resolved.
-    pub(super) fn owes_resolve(&self) -> bool {
-        !self.alert_resolved && (self.told || self.suppressed != 0)
-    }
-}
-
 /// Incidents from outside. A bounded number of resolved ones is remembered, since reports are posted again.
 #[derive(Debug, Default)]
 pub(super) struct External {
@@ -214,10 +207,9 @@ impl ServiceState {
         true
     }
 
-    /// Lets go of an incident once it is resolved, and its alert too if there was one.
+    /// Lets go of an incident once both it and its alert are resolved.
     fn close(&mut self) {
-        let over = |outage: &mut Box<Outage>| outage.resolved.is_some() && !outage.owes_resolve();
-        let Some(outage) = self.outage.take_if(over) else {
+        let Some(outage) = self.outage.take_if(|outage| outage.alert_resolved && outage.resolved.is_some()) else {
             return;
         };
         if let Some((recovered_at, at)) = outage.resolved {
