@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use rebound_ingest::bus::kafka::is_secret;
 use serde::{Deserialize, Serialize};
 
 /// All settings of one process.
@@ -218,11 +219,8 @@ impl std::fmt::Debug for Kafka {
 impl Kafka {
     /// A copy fit for printing: values of keys that sound secret are replaced.
     fn redacted(&self) -> Self {
-        let secret = |key: &str| {
-            ["password", "secret", "token", "jaas", "ssl.key.pem", "credential"].iter().any(|word| key.contains(word))
-        };
         let hide =
-            |(key, value): (&String, &String)| (key.clone(), if secret(key) { "***".into() } else { value.clone() });
+            |(key, value): (&String, &String)| (key.clone(), if is_secret(key) { "***".into() } else { value.clone() });
         Self { properties: self.properties.iter().map(hide).collect(), ..self.clone() }
     }
 }

@@ -34,7 +34,7 @@ use super::{
 };
 use member::Member;
 use reader::Pool;
-pub use settings::KafkaSettings;
+pub use settings::{KafkaSettings, is_secret};
 use settings::{Link, Reporter};
 use transactor::{Client, Decider};
 
