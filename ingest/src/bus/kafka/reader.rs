@@ -164,7 +164,11 @@ impl Reader {
     fn connect(link: &Arc<Link>) -> Result<StreamConsumer<Reporter>, BusError> {
         let mut config = link.consumer("reader", &format!("{}.reader", link.settings.prefix));
         config.set("enable.partition.eof", "true").set("auto.offset.reset", "error");
-        for (key, value) in [("queued.max.messages.kbytes", "16384"), ("fetch.wait.max.ms", "200")] {
+        // A full queue of records stops the fetching, and by default for a whole second, of which a fast role would
+        // spend a part with nothing to read.
+        let ours =
+            [("queued.max.messages.kbytes", "16384"), ("fetch.wait.max.ms", "200"), ("fetch.queue.backoff.ms", "10")];
+        for (key, value) in ours {
             if !link.settings.properties.contains_key(key) {
                 config.set(key, value);
             }

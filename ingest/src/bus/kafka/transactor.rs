@@ -94,6 +94,7 @@ fn transact(
     positions: &[(Partition, Offset)],
 ) -> Result<Vec<DeliveryFuture>, Failed> {
     let deadline = Instant::now() + Duration::from_millis(link.settings.transaction_timeout_ms);
+    let began = Instant::now();
     let run = || -> Result<Vec<DeliveryFuture>, KafkaError> {
         producer.begin_transaction()?;
         let mut sent = Vec::with_capacity(records.len());
@@ -118,7 +119,9 @@ fn transact(
             let metadata = group.group_metadata().ok_or(KafkaError::Canceled)?;
             retried(deadline, |limit| producer.send_offsets_to_transaction(&list, &metadata, limit))?;
         }
+        let prepared = began.elapsed();
         retried(deadline, |limit| producer.commit_transaction(limit))?;
+        tracing::debug!(records = records.len(), ?prepared, committed = ?began.elapsed(), "a transaction");
         Ok(sent)
     };
     run().map_err(|error| {
