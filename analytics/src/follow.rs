@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
@@ -26,6 +27,11 @@ use crate::session::SqlError;
 
 /// Sources that begin so are Rebound's own probes: their events are on the bus once, and in the log once.
 pub(crate) const PROBER: &str = "rebound/probe/";
+
+/// First pause before a refresh that failed is tried again; it doubles.
+const LISTING_PAUSE: Duration = Duration::from_millis(10);
+/// After a longer one than this, the failure counts: that is within a second.
+const LISTING_PAUSE_MOST: Duration = Duration::from_millis(320);
 
 /// Where a row stands: when it was taken in, topic, partition, offset. The first of several equal events counts.
 type Position = (i64, String, i32, i64);
@@ -92,11 +98,21 @@ impl Follower {
     /// Moves to the table's newest version: one listing of the log's folder when nothing changed.
     pub(crate) async fn refresh(&mut self) -> Result<(), SqlError> {
         let before = self.table.version();
-        match self.table.update_state().await {
-            Ok(()) => {}
-            // The folder holds another, shorter log than the one that was read.
-            Err(DeltaTableError::InvalidVersion(_)) => self.table.load().await.map_err(SqlError::Log)?,
-            Err(error) => return Err(SqlError::Log(error)),
+        // A listing is no snapshot: of commits made meanwhile it may show a later one and not the earlier, which
+        // delta-rs refuses as a hole. A moment later the listing is whole; a real hole stays, and is told of.
+        let mut pause = LISTING_PAUSE;
+        loop {
+            match self.table.update_state().await {
+                Ok(()) => break,
+                // The folder holds another, shorter log than the one that was read.
+                Err(DeltaTableError::InvalidVersion(_)) => {
+                    self.table.load().await.map_err(SqlError::Log)?;
+                    break;
+                }
+                Err(error) if pause > LISTING_PAUSE_MOST => return Err(SqlError::Log(error)),
+                Err(_) => tokio::time::sleep(pause).await,
+            }
+            pause *= 2;
         }
         if self.table.version() < before {
             self.forget();

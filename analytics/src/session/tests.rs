@@ -337,3 +337,29 @@ async fn an_empty_log_answers() {
     log.append(&history()).await;
     assert_eq!(ask(&session, "SELECT count(*) FROM incidents").await, ["3"]);
 }
+
+/// What a listing taken while commits are made can look like: the later one is there, the earlier not yet.
+#[tokio::test]
+async fn a_commit_that_shows_late_is_waited_for() {
+    let mut log = Log::with(&[]).await;
+    let session = open(&log).await;
+    log.append(&history()).await;
+    log.append(&[]).await;
+    let commit = log.version() - 1;
+    let shown = std::path::Path::new(log.location()).join(format!("_delta_log/{commit:020}.json"));
+    let hidden = shown.with_extension("hidden");
+    std::fs::rename(&shown, &hidden).unwrap();
+    let (from, to) = (hidden.clone(), shown.clone());
+    let showing = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        std::fs::rename(from, to).unwrap();
+    });
+    assert_eq!(ask(&session, "SELECT count(*) FROM incidents").await, ["3"]);
+    showing.await.unwrap();
+
+    log.append(&[]).await;
+    log.append(&[]).await;
+    let lost = shown.with_file_name(format!("{:020}.json", log.version() - 1));
+    std::fs::remove_file(lost).unwrap();
+    assert!(session.refresh().await.is_err(), "a hole that stays is told of");
+}
