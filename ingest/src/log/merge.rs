@@ -22,9 +22,9 @@ const MIB: u64 = 1 << 20;
 /// Files of this size are left alone.
 pub(crate) const TARGET_BYTES: u64 = 64 * MIB;
 /// Bytes of input of one merge, at most.
-pub(crate) const MERGE_BYTES: u64 = 160 * MIB;
+pub(crate) const MERGE_BYTES: u64 = 96 * MIB;
 /// Files of one merge, at most.
-const MERGE_FILES: usize = 64;
+const MERGE_FILES: usize = 128;
 /// A past day that has seen no new file for this long is merged to its end.
 const QUIET_MS: i64 = 10 * 60 * 1000;
 /// Columns of the log's order.
@@ -231,11 +231,11 @@ mod tests {
         let rows = [
             (29, 1000, 0),
             (30, 1000, 30),
-            (100, 1000, 64),
+            (200, 1000, 128),
             (7, 2 * MIB, 0),
             (8, 2 * MIB, 8),
-            (3, 40 * MIB, 0),
-            (4, 40 * MIB, 4),
+            (3, 20 * MIB, 0),
+            (4, 20 * MIB, 4),
             (90, 64 * MIB, 0),
         ];
         for (n, size, merged) in rows {
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(planned(&many(1, 1000), "e", Eagerness::Everything), 0);
         let fresh = [live("a", "d", 1), LiveFile { modified_ms: 3_500_000, ..live("b", "d", 1) }];
         assert_eq!(planned(&fresh, "e", Eagerness::Steady), 0, "a past day that still grows waits");
-        let large = many(6, 60 * MIB);
+        let large = many(6, 40 * MIB);
         assert_eq!(planned(&large, "d", Eagerness::Steady), 2, "no more than fits into one merge");
         let days = [live("a", "d", 1), live("b", "e", 1)];
         assert_eq!(planned(&days, "z", Eagerness::Everything), 0, "days are not mixed");

@@ -28,6 +28,10 @@ use super::table::{Change, LogTable, read_file};
 pub(crate) const CHECKPOINT_EVERY: u64 = 100;
 /// More live files than this are merged even while the writer has a backlog.
 const CROWDED: usize = 400;
+/// With more live files than this, commits wait for compaction: fewer and larger ones follow.
+pub(crate) const OVERCROWDED: usize = 1500;
+/// How long a commit waits for compaction at most. Should that fail, events are stored all the same.
+const WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
 /// Commits and checkpoints older than this are removed, once two newer checkpoints hold what they say.
 const KEEP_LOG: Duration = Duration::from_secs(3600);
 /// Unreferenced files are left alone for this long: a reader may be at them, or a writer about to commit them.
@@ -88,6 +92,25 @@ pub(crate) async fn compact_once(
     let files = change.removes.len() as u64;
     table.lock().await.commit(&change).await?;
     Ok(Some((files, merged.rows)))
+}
+
+/// Waits until the table has room for another commit's files: readers and checkpoints pay for each live file, so
+/// there must be an end to them, however small and many the commits are. Compaction may be another member's, whose
+/// commits are read here. Answers whether there is room now.
+pub(crate) async fn room(table: &Mutex<LogTable>) -> Result<bool, LogError> {
+    let until = tokio::time::Instant::now() + WAIT_FOR_ROOM;
+    loop {
+        let files = table.lock().await.state.files.len();
+        if files <= OVERCROWDED {
+            return Ok(true);
+        }
+        if tokio::time::Instant::now() >= until {
+            tracing::warn!(files, "compaction of the event log does not keep up");
+            return Ok(false);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        table.lock().await.catch_up(None).await?;
+    }
 }
 
 /// Writes a checkpoint of the newest version, from the log itself, so that it always has the files.

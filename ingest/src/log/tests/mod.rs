@@ -11,7 +11,7 @@ use rebound_schemas::Topic;
 use tokio_util::sync::CancellationToken;
 
 use self::support::{Fault, FaultyStore, MemoryBus, bad, record};
-use super::upkeep::{checkpoint, clean_log, compact_once, vacuum};
+use super::upkeep::{OVERCROWDED, checkpoint, clean_log, compact_once, room, vacuum};
 use super::*;
 use crate::bus::{EventBus, Partition, Stream};
 
@@ -319,4 +319,25 @@ async fn the_benchmark_drains_what_it_fills() {
     let growth = bench_commits(&settings(elsewhere.clone()), 120).await.unwrap();
     assert_eq!(growth.versions, 120);
     assert_eq!(proved(&elsewhere).await.events, 120);
+}
+
+#[tokio::test]
+async fn a_crowded_table_is_waited_for_but_not_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut table = Box::pin(super::table::LogTable::open(&location(&dir))).await.unwrap();
+    for n in 0..=OVERCROWDED {
+        let file =
+            super::table::LiveFile { path: n.to_string(), day: "2026-03-01".into(), size: 1, rows: 1, modified_ms: 0 };
+        table.state.files.insert(file.path.clone(), file);
+    }
+    let table = Arc::new(tokio::sync::Mutex::new(table));
+    assert!(!room(&table).await.unwrap(), "compaction that does nothing holds up no event for ever");
+    let waiting = tokio::spawn({
+        let table = table.clone();
+        async move { room(&table).await.unwrap() }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!waiting.is_finished(), "one file too many");
+    table.lock().await.state.files.remove("0");
+    assert!(waiting.await.unwrap());
 }

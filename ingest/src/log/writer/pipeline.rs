@@ -18,7 +18,7 @@ use super::super::encode::{Chunk, DeadLetter, Encoded, encode, header, topic_ind
 use super::super::error::LogError;
 use super::super::metrics::{ClassLabel, LogMetrics, topic_label};
 use super::super::table::{Advance, Change, LogTable};
-use super::super::upkeep::{Upkeep, change_id};
+use super::super::upkeep::{Upkeep, change_id, room};
 use super::reader::{Reader, Sent};
 use super::{BackOff, CommitReport, GROUP, LogSettings};
 use crate::bus::{BusError, EventBus, Membership, Offset, Ownership, Partition, Record};
@@ -347,6 +347,15 @@ impl Committer {
                 .collect(),
             id: change_id(),
         };
+        // While this one waits, the next batch grows until it is full, and then the readers wait too.
+        if !self.shutdown.is_cancelled()
+            && let Err(error) = room(&self.table).await
+        {
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "the newest version can't be read: the commit tells"
+            );
+        }
         let started = Instant::now();
         pause = BackOff::default();
         let version = loop {
