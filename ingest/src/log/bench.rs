@@ -18,7 +18,7 @@ use super::error::LogError;
 use super::metrics::LogMetrics;
 use super::stats::stats;
 use super::table::{Advance, Change, LogTable};
-use super::upkeep::{Upkeep, change_id};
+use super::upkeep::{Upkeep, change_id, room};
 use super::writer::{CommitReport, LogSettings, run_log};
 use crate::bus::{EventBus, Partition, Record, Stream};
 use object_store::ObjectStoreExt as _;
@@ -32,8 +32,15 @@ pub struct BenchReport {
     pub event_bytes: f64,
     /// From the writer's start to the last event's durable commit.
     pub seconds: f64,
-    /// Events a second over that time.
+    /// Events a second over that time, joining the group included.
     pub events_per_second: f64,
+    /// Events a second from the first commit to the last: what goes on for longer.
+    pub steady_events_per_second: f64,
+    /// Largest resident size of the process while it drained, in MiB, whatever came before; `None` where the system
+    /// does not tell it.
+    pub drain_peak_mib: Option<u64>,
+    /// The same while it was compacted.
+    pub compaction_peak_mib: Option<u64>,
     /// Commits.
     pub commits: u64,
     /// Median time of a commit, in milliseconds.
@@ -59,22 +66,37 @@ pub struct CommitGrowth {
     pub ratio: f64,
     /// Live data files at the end.
     pub live_files: u64,
+    /// The most live data files there were.
+    pub most_files: u64,
+    /// How long commits waited for compaction altogether.
+    pub waited_seconds: f64,
 }
 
-/// The `n`-th of a plausible stream of probe results: 1,000 services with two probes each, every ten seconds, one in
-/// fifty failing, ids counting up. About 350 bytes as JSON.
+/// The `n`-th of a plausible stream of probe results: 1,000 services with two probes each, about every ten seconds.
+/// Times are jittered to the microsecond, latencies spread over three decades with a median a service, one service in
+/// forty fails in stretches and the others now and then, each failure with a reason of its own. Ids count up, as
+/// those of Rebound's own probes do, of which four instances share the work. About 340 bytes as JSON.
 fn probe(n: u64, start: DateTime<Utc>) -> Event {
-    let target = n % 2000;
+    let (target, round) = (mixed(n / 2000) % 2000 + n, n / 2000);
+    let target = target % 2000;
+    let service = target / 2;
     let noise = mixed(n);
-    let (jitter, latency) = (noise % 200, 800 + (noise >> 32) % 40_000);
-    let failed = n.is_multiple_of(50);
-    let at = start + TimeDelta::milliseconds(i64::try_from(n / 2000 * 10_000 + target * 5 + jitter).unwrap_or(0));
-    let name = format!("service-{:04}", target / 2);
+    let spread = [1, 1, 1, 1, 2, 2, 3, 5, 12, 80][(noise % 10) as usize];
+    let latency = 200 + mixed(service) % 20_000 + (noise >> 32) % 1_500 * spread;
+    let in_trouble = mixed(service ^ (round / 60) << 20).is_multiple_of(40);
+    let failed = (noise >> 8).is_multiple_of(if in_trouble { 2 } else { 400 });
+    let micros = round * 10_000_000 + n % 2000 * 5_000 + (noise >> 16) % 200_000;
+    let name = format!("service-{service:04}");
+    let (class, reason) = match (noise >> 24) % 3 {
+        0 => (ErrorClass::Timeout, "no answer within 5s".to_owned()),
+        1 => (ErrorClass::Network, format!("connection refused by 10.0.{}.{}:443", service % 256, noise % 256)),
+        _ => (ErrorClass::Unknown, format!("status 503, body of {} bytes", noise % 4096)),
+    };
     Event {
-        id: EventId::new(&format!("{n:012}")).expect("digits are an id"),
-        source: Source::new("rebound/probe/primary-site/instance-01").expect("a literal"),
+        id: EventId::new(&(n / 4 + 1).to_string()).expect("digits are an id"),
+        source: Source::new(&format!("rebound/probe/primary-site/instance-{:02}", n % 4)).expect("short and plain"),
         subject: ServiceId::new(&name).expect("a literal and digits"),
-        occurred_at: at,
+        occurred_at: start + TimeDelta::microseconds(i64::try_from(micros).unwrap_or(0)),
         plan: None,
         data: ProbeCompleted {
             probe: ProbeId::new(&format!("{name}-{}", if target.is_multiple_of(2) { "http" } else { "tcp" }))
@@ -82,8 +104,8 @@ fn probe(n: u64, start: DateTime<Utc>) -> Event {
             outcome: if failed { Outcome::Failed } else { Outcome::Healthy },
             latency_us: latency,
             site: Some(SiteId::new("primary").expect("a literal")),
-            error_class: failed.then_some(ErrorClass::Timeout),
-            reason: failed.then(|| "no answer within 5s".to_owned()),
+            error_class: failed.then_some(class),
+            reason: failed.then_some(reason),
             http_status: (!failed).then_some(200),
             certificate_expires_at: None,
         }
@@ -127,22 +149,24 @@ pub async fn fill(bus: &Arc<dyn EventBus>, n: u64) -> Result<u64, LogError> {
 ///
 /// # Errors
 /// What the bus or the writer answers.
+#[allow(clippy::cast_precision_loss, reason = "figures for people")]
 pub async fn bench_log(bus: Arc<dyn EventBus>, settings: LogSettings, n: u64) -> Result<BenchReport, LogError> {
     let filled = fill(&bus, n).await?;
-    let commits = Arc::new(Mutex::new(Vec::<CommitReport>::new()));
+    let commits = Arc::new(Mutex::new(Vec::<(Instant, CommitReport)>::new()));
     let told = Arc::clone(&commits);
     let progress = Arc::new(Notify::new());
     let bell = Arc::clone(&progress);
     let mut settings = settings;
     settings.on_commit = Some(Arc::new(move |report| {
-        told.lock().unwrap_or_else(PoisonError::into_inner).push(*report);
+        told.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), *report));
         bell.notify_one();
     }));
     let location = settings.location.clone();
     let stop = CancellationToken::new();
+    let measured_apart = forget_peak();
     let started = Instant::now();
     let writer = tokio::spawn(run_log(bus, settings, LogMetrics::unregistered(), stop.clone()));
-    let stored = || commits.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|c| c.events).sum::<u64>();
+    let stored = || commits.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(_, c)| c.events).sum::<u64>();
     while stored() < n && !writer.is_finished() {
         tokio::select! {
             () = progress.notified() => {}
@@ -153,17 +177,28 @@ pub async fn bench_log(bus: Arc<dyn EventBus>, settings: LogSettings, n: u64) ->
     stop.cancel();
     writer.await.map_err(|_| LogError::Panicked { what: "draining a topic" })??;
     let commits = commits.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let mut took: Vec<_> = commits.iter().map(|c| millis(c.took)).collect();
+    let drain_peak_mib = measured_apart.then(peak_mib).flatten();
+    let mut took: Vec<_> = commits.iter().map(|(_, c)| millis(c.took)).collect();
     took.sort_by(f64::total_cmp);
-    let written: u64 = commits.iter().map(|c| c.bytes).sum();
+    let written: u64 = commits.iter().map(|(_, c)| c.bytes).sum();
+    let steady = match (commits.first(), commits.last()) {
+        (Some((begin, first)), Some((end, _))) if end > begin => {
+            (n - first.events.min(n)) as f64 / end.duration_since(*begin).as_secs_f64()
+        }
+        _ => n as f64 / seconds,
+    };
+    let measured_apart = forget_peak();
     Box::pin(super::upkeep::compact(&location, |_, _| {})).await?;
     let compacted = Box::pin(stats(&location)).await?;
-    #[allow(clippy::cast_precision_loss, reason = "figures for people")]
+    let compaction_peak_mib = measured_apart.then(peak_mib).flatten();
     Ok(BenchReport {
         events: n,
         event_bytes: filled as f64 / n as f64,
         seconds,
         events_per_second: n as f64 / seconds,
+        steady_events_per_second: steady,
+        drain_peak_mib,
+        compaction_peak_mib,
         commits: took.len() as u64,
         commit_p50_ms: quantile(&took, 0.5),
         commit_p99_ms: quantile(&took, 0.99),
@@ -191,7 +226,7 @@ pub async fn bench_commits(settings: &LogSettings, versions: u64) -> Result<Comm
     let upkeep = tokio::spawn(upkeep.run(stop.clone()));
     let app = Partition::of(Topic::Observations, 0).to_string();
     let first = table.lock().await.state.positions.get(&app).copied().unwrap_or(0);
-    let mut took = Vec::new();
+    let (mut took, mut waited, mut most_files) = (Vec::new(), Duration::ZERO, 0);
     for n in 0..versions {
         let offset = first + i64::try_from(n).unwrap_or(i64::MAX);
         let now = Utc::now();
@@ -202,6 +237,10 @@ pub async fn bench_commits(settings: &LogSettings, versions: u64) -> Result<Comm
             rows.push(&Row::of_probe(&probe, at));
         }
         let files = encode_days(&rows.finish())?;
+        // Told apart from the commit's own time: compaction that is waited for is in the whole run's.
+        let waiting = Instant::now();
+        room(&table).await?;
+        waited += waiting.elapsed();
         let started = Instant::now();
         let store = table.lock().await.store().clone();
         for file in &files {
@@ -215,8 +254,13 @@ pub async fn bench_commits(settings: &LogSettings, versions: u64) -> Result<Comm
             id: change_id(),
             ..Change::default()
         };
-        table.lock().await.commit(&change).await?;
+        let files = {
+            let mut table = table.lock().await;
+            table.commit(&change).await?;
+            table.state.files.len() as u64
+        };
         took.push(millis(started.elapsed()));
+        most_files = files.max(most_files);
         committed.notify_one();
     }
     stop.cancel();
@@ -229,7 +273,27 @@ pub async fn bench_commits(settings: &LogSettings, versions: u64) -> Result<Comm
     let early = median(&took[took.len().min(50)..took.len().min(250)]);
     let late = median(&took[took.len().saturating_sub(200)..]);
     let live_files = table.lock().await.state.files.len() as u64;
-    Ok(CommitGrowth { versions, early_p50_ms: early, late_p50_ms: late, ratio: late / early, live_files })
+    Ok(CommitGrowth {
+        versions,
+        early_p50_ms: early,
+        late_p50_ms: late,
+        ratio: late / early,
+        live_files,
+        most_files,
+        waited_seconds: waited.as_secs_f64(),
+    })
+}
+
+/// Has the kernel measure this process's peak anew (Linux); tells whether it does.
+fn forget_peak() -> bool {
+    std::fs::write("/proc/self/clear_refs", "5").is_ok()
+}
+
+/// Largest resident size since [`forget_peak`], in MiB.
+fn peak_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? / 1024)
 }
 
 fn millis(time: Duration) -> f64 {
