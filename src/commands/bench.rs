@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
 use clap::Args;
+use comfy_table::{Table, presets};
 use rebound_ingest::bus::{EventBus, Partition, Stream};
 use rebound_ingest::log::{self as event_log, LogLocation, LogSettings};
 use rebound_schemas::event::{ErrorClass, Outcome, ProbeCompleted, ResourceMeasured};
@@ -49,6 +50,49 @@ struct Measured {
     peak_memory_mib: i64,
 }
 
+impl Measured {
+    /// A line a figure: what was measured, what is asked for (on 2 cores), and whether it is reached.
+    fn table(&self) -> Table {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header(["figure", "measured", "floor", "verdict"]);
+        let mut row = |figure: &str, measured: String, floor: String, reached: Option<bool>| {
+            let verdict = reached.map_or("", |reached| if reached { "reached" } else { "MISSED" });
+            table.add_row([figure, &measured, &floor, verdict]);
+        };
+        let (log, mib) = (&self.log, |mib: u64| format!("{mib} MiB"));
+        let rate = |rate: f64| format!("{rate:.0}/s");
+        row("bus", self.bus.to_owned(), String::new(), None);
+        let reached = Some(log.events_per_second >= 250_000.0);
+        row("events drained, joining included", rate(log.events_per_second), "250000/s".into(), reached);
+        row("events drained, steady", rate(log.steady_events_per_second), String::new(), None);
+        row("bytes an event on the bus", format!("{:.0}", log.event_bytes), String::new(), None);
+        let commit = format!("{:.0} / {:.0} ms", log.commit_p50_ms, log.commit_p99_ms);
+        row("commit, p50 / p99", commit, String::new(), None);
+        let reached = Some(log.bytes_per_event <= 40.0);
+        row("bytes an event as committed", format!("{:.1}", log.bytes_per_event), "40".into(), reached);
+        row("bytes an event compacted", format!("{:.1}", log.bytes_per_event_compacted), "40".into(), None);
+        if let Some(peak) = log.drain_peak_mib {
+            row("peak memory, draining", mib(peak), "1024 MiB".into(), Some(peak < 1024));
+        }
+        if let Some(peak) = log.compaction_peak_mib {
+            row("peak memory, compacting", mib(peak), String::new(), None);
+        }
+        if let Some(growth) = &self.commit_growth {
+            let figure = format!("commit time at version {} ÷ at 100", growth.versions);
+            row(&figure, format!("{:.2}", growth.ratio), "1.5".into(), Some(growth.ratio <= 1.5));
+            row("live files at most", growth.most_files.to_string(), String::new(), None);
+        }
+        let times = |q: &Quantiles| format!("{:.1} / {:.1} ms", q.p50, q.p99);
+        let queryable = &self.acknowledged_to_queryable_ms;
+        row("acknowledged to queryable, p50 / p99", times(queryable), "2000 ms".into(), Some(queryable.p99 <= 2000.0));
+        let (trigger, floor) = (&self.failed_probe_to_trigger_ms, if self.bus == "kafka" { 150.0 } else { 50.0 });
+        let reached = Some(trigger.p99 <= floor);
+        row("failed probe to trigger, p50 / p99", times(trigger), format!("{floor:.0} ms"), reached);
+        table
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Quantiles {
     n: usize,
@@ -75,6 +119,7 @@ pub(crate) async fn bench(bench: Bench, config: &Config) -> Result<Done> {
     let measured = result?;
     match bench.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&measured)?),
+        Output::Table => println!("{}", measured.table()),
         _ => super::log::print(&measured, bench.output)?,
     }
     Ok(Done::Good)
