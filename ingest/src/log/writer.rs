@@ -66,13 +66,13 @@ pub struct LogSettings {
 }
 
 impl LogSettings {
-    /// The defaults: commits after 1 s or 48 MiB, as many workers as cores.
+    /// The defaults: commits after 1 s or 32 MiB, as many workers as cores.
     #[must_use]
     pub fn new(location: LogLocation) -> Self {
         Self {
             location,
             commit_age: Duration::from_secs(1),
-            commit_bytes: 48 << 20,
+            commit_bytes: 32 << 20,
             workers: std::thread::available_parallelism().map_or(2, usize::from),
             drain_within: Duration::from_secs(20),
             on_commit: None,

@@ -167,7 +167,7 @@ impl Reader {
         // A full queue of records stops the fetching, and by default for a whole second, of which a fast role would
         // spend a part with nothing to read.
         let ours =
-            [("queued.max.messages.kbytes", "16384"), ("fetch.wait.max.ms", "200"), ("fetch.queue.backoff.ms", "10")];
+            [("queued.max.messages.kbytes", "8192"), ("fetch.wait.max.ms", "200"), ("fetch.queue.backoff.ms", "10")];
         for (key, value) in ours {
             if !link.settings.properties.contains_key(key) {
                 config.set(key, value);
