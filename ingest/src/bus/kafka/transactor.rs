@@ -120,6 +120,7 @@ fn transact(
             retried(deadline, |limit| producer.send_offsets_to_transaction(&list, &metadata, limit))?;
         }
         let prepared = began.elapsed();
+        settle(producer, deadline);
         retried(deadline, |limit| producer.commit_transaction(limit))?;
         tracing::debug!(records = records.len(), ?prepared, committed = ?began.elapsed(), "a transaction");
         Ok(sent)
@@ -134,6 +135,14 @@ fn transact(
             Err(_) => Failed::Unknown(error),
         }
     })
+}
+
+/// Waits until every record sent is acknowledged or has failed. The client's commit would wait for that too, but in
+/// steps of 100 ms whenever a record is still under way.
+fn settle(producer: &Client, deadline: Instant) {
+    while producer.in_flight_count() > 0 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_micros(500));
+    }
 }
 
 fn retried(deadline: Instant, mut call: impl FnMut(Duration) -> Result<(), KafkaError>) -> Result<(), KafkaError> {
