@@ -35,16 +35,24 @@ struct Cli {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
     /// Settings file (TOML); `rebound check --print` shows every setting.
-    #[arg(long, global = true, env = "REBOUND_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, env = "REBOUND_CONFIG", value_name = "FILE", help_heading = "Options of every command")]
     config: Option<PathBuf>,
     /// Folder of the bus, the event log and derived state [default: ./rebound-data].
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Options of every command")]
     data: Option<PathBuf>,
     /// The continuity plan (TOML).
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Options of every command")]
     plan: Option<PathBuf>,
     /// How log lines look.
-    #[arg(long, global = true, value_enum, default_value = "text", env = "REBOUND_LOG_FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "text",
+        env = "REBOUND_LOG_FORMAT",
+        value_name = "FORMAT",
+        help_heading = "Options of every command"
+    )]
     log_format: LogFormat,
 }
 
@@ -94,6 +102,10 @@ enum Command {
     /// Send events to a running Rebound.
     Emit(crate::commands::emit::Emit),
     /// Query the event log and its projections.
+    ///
+    /// Tables: events, probes, alerts, incidents, recoveries, recovery_steps, services, objectives. `SHOW TABLES` and
+    /// `DESCRIBE incidents` say more. In `events`, `data` is the event's payload as JSON; it is NULL where the columns
+    /// hold all of it, as for most `probe.completed` events: read those from `probes`.
     Sql {
         /// One SELECT statement.
         query: String,
