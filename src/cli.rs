@@ -133,8 +133,13 @@ enum Command {
     Demo(demo::Demo),
     /// Measure this machine: events a second, latencies, bytes an event.
     Bench(crate::commands::bench::Bench),
+    /// Measure whether many probes keep their time on this machine.
+    BenchProbes(crate::commands::bench_probes::BenchProbes),
     /// Completion script for a shell.
     Completions { shell: Shell },
+    /// What the benchmark probes.
+    #[command(hide = true)]
+    BenchTarget,
     /// One service of the demo's fleet.
     #[command(hide = true)]
     DemoService(demo::service::DemoService),
@@ -212,6 +217,8 @@ async fn run(cli: Cli) -> Result<Done> {
         Command::Dlq(command) => commands::log::dlq(&common.settings()?, command).await,
         Command::Demo(demo) => demo::demo(demo, common.settings()?).await,
         Command::Bench(bench) => commands::bench::bench(bench, &common.settings()?).await,
+        Command::BenchProbes(bench) => commands::bench_probes::bench(bench, &common.settings()?).await,
+        Command::BenchTarget => commands::bench_probes::target().await.map(|()| Done::Good),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "rebound", &mut std::io::stdout());
             Ok(Done::Good)

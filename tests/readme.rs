@@ -17,7 +17,7 @@ enum Use {
 }
 
 /// Commands that are not run here, by what they begin with.
-const NOT_RUN: [(&str, &str); 8] = [
+const NOT_RUN: [(&str, &str); 9] = [
     ("sudo apt-get install ", "packages are installed by .ci/run"),
     ("cargo test ", "this is that command"),
     ("export REBOUND_TEST_KAFKA=", ".ci/run does it"),
@@ -25,6 +25,7 @@ const NOT_RUN: [(&str, &str); 8] = [
     ("rebound up ", "does not end; tests/pipeline.rs runs it"),
     ("rebound run ", "needs a Kafka; tests/pipeline.rs runs it"),
     ("rebound bench ", "takes minutes"),
+    ("rebound bench-probes ", "takes minutes"),
     ("curl ", "needs a listener; tests/pipeline.rs posts to one"),
 ];
 
