@@ -179,7 +179,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(Done::Faults) => ExitCode::from(3),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rebound: {error:#}");
+            eprintln!("rebound: {}", told_once(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
@@ -193,6 +193,18 @@ fn raise_descriptor_limit() {
     if let Err(error) = raised {
         tracing::warn!(%error, "the limit of open files can't be raised: fewer probes run at the same time");
     }
+}
+
+/// An error's chain without what its layers repeat: libraries underneath tell the cause within each layer again.
+fn told_once(chain: &str) -> String {
+    let mut told: Vec<&str> = Vec::new();
+    for part in chain.split(": ") {
+        // Short ones may stand twice with good reason: a number, a name.
+        if part.len() < 12 || !told.contains(&part) {
+            told.push(part);
+        }
+    }
+    told.join(": ")
 }
 
 /// `rebound sql … | head` is no failure.
@@ -225,5 +237,19 @@ async fn run(cli: Cli) -> Result<Done> {
         }
         Command::DemoService(service) => demo::service::serve(service).await.map(|()| Done::Good),
         Command::DemoCtl(ctl) => demo::ctl(&ctl),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_layers_repeat_is_told_once() {
+        let chain =
+            "the query failed: Parquet error: Parquet error: f.parquet is torn: Parquet error: f.parquet is torn";
+        assert_eq!(told_once(chain), "the query failed: Parquet error: f.parquet is torn");
+        assert_eq!(told_once("a: 1: b: 1"), "a: 1: b: 1");
+        assert_eq!(told_once("plan.toml:3: no\nplan.toml:4: no"), "plan.toml:3: no\nplan.toml:4: no");
     }
 }
