@@ -35,16 +35,24 @@ struct Cli {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
     /// Settings file (TOML); `rebound check --print` shows every setting.
-    #[arg(long, global = true, env = "REBOUND_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, env = "REBOUND_CONFIG", value_name = "FILE", help_heading = "Options of every command")]
     config: Option<PathBuf>,
     /// Folder of the bus, the event log and derived state [default: ./rebound-data].
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Options of every command")]
     data: Option<PathBuf>,
     /// The continuity plan (TOML).
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Options of every command")]
     plan: Option<PathBuf>,
     /// How log lines look.
-    #[arg(long, global = true, value_enum, default_value = "text", env = "REBOUND_LOG_FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "text",
+        env = "REBOUND_LOG_FORMAT",
+        value_name = "FORMAT",
+        help_heading = "Options of every command"
+    )]
     log_format: LogFormat,
 }
 
@@ -94,6 +102,10 @@ enum Command {
     /// Send events to a running Rebound.
     Emit(crate::commands::emit::Emit),
     /// Query the event log and its projections.
+    ///
+    /// Tables: events, probes, alerts, incidents, recoveries, recovery_steps, services, objectives. `SHOW TABLES` and
+    /// `DESCRIBE incidents` say more. In `events`, `data` is the event's payload as JSON; it is NULL where the columns
+    /// hold all of it, as for most `probe.completed` events: read those from `probes`.
     Sql {
         /// One SELECT statement.
         query: String,
@@ -121,8 +133,13 @@ enum Command {
     Demo(demo::Demo),
     /// Measure this machine: events a second, latencies, bytes an event.
     Bench(crate::commands::bench::Bench),
+    /// Measure whether many probes keep their time on this machine.
+    BenchProbes(crate::commands::bench_probes::BenchProbes),
     /// Completion script for a shell.
     Completions { shell: Shell },
+    /// What the benchmark probes.
+    #[command(hide = true)]
+    BenchTarget,
     /// One service of the demo's fleet.
     #[command(hide = true)]
     DemoService(demo::service::DemoService),
@@ -162,7 +179,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(Done::Faults) => ExitCode::from(3),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rebound: {error:#}");
+            eprintln!("rebound: {}", told_once(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
@@ -176,6 +193,18 @@ fn raise_descriptor_limit() {
     if let Err(error) = raised {
         tracing::warn!(%error, "the limit of open files can't be raised: fewer probes run at the same time");
     }
+}
+
+/// An error's chain without what its layers repeat: libraries underneath tell the cause within each layer again.
+fn told_once(chain: &str) -> String {
+    let mut told: Vec<&str> = Vec::new();
+    for part in chain.split(": ") {
+        // Short ones may stand twice with good reason: a number, a name.
+        if part.len() < 12 || !told.contains(&part) {
+            told.push(part);
+        }
+    }
+    told.join(": ")
 }
 
 /// `rebound sql … | head` is no failure.
@@ -200,11 +229,27 @@ async fn run(cli: Cli) -> Result<Done> {
         Command::Dlq(command) => commands::log::dlq(&common.settings()?, command).await,
         Command::Demo(demo) => demo::demo(demo, common.settings()?).await,
         Command::Bench(bench) => commands::bench::bench(bench, &common.settings()?).await,
+        Command::BenchProbes(bench) => commands::bench_probes::bench(bench, &common.settings()?).await,
+        Command::BenchTarget => commands::bench_probes::target().await.map(|()| Done::Good),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "rebound", &mut std::io::stdout());
             Ok(Done::Good)
         }
         Command::DemoService(service) => demo::service::serve(service).await.map(|()| Done::Good),
         Command::DemoCtl(ctl) => demo::ctl(&ctl),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_layers_repeat_is_told_once() {
+        let chain =
+            "the query failed: Parquet error: Parquet error: f.parquet is torn: Parquet error: f.parquet is torn";
+        assert_eq!(told_once(chain), "the query failed: Parquet error: f.parquet is torn");
+        assert_eq!(told_once("a: 1: b: 1"), "a: 1: b: 1");
+        assert_eq!(told_once("plan.toml:3: no\nplan.toml:4: no"), "plan.toml:3: no\nplan.toml:4: no");
     }
 }

@@ -51,6 +51,12 @@ fn a_missing_file_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let said = fails(&["check", "--config", "nowhere.toml"], folder.path(), 1);
     assert!(said.contains("nowhere.toml") && said.contains("can't be read"), "{said}");
+    std::fs::create_dir(folder.path().join("folder.toml")).expect("a folder");
+    std::fs::write(folder.path().join("bytes.toml"), [0xff, 0xfe]).expect("written");
+    for (file, says) in [("folder.toml", "directory"), ("bytes.toml", "UTF-8")] {
+        let said = fails(&["check", "--config", file], folder.path(), 1);
+        assert!(said.contains(file) && said.contains("can't be read") && said.contains(says), "{said}");
+    }
     let said = fails(&["up", "--plan", "nowhere-plan.toml"], folder.path(), 1);
     assert!(said.contains("nowhere-plan.toml"), "{said}");
 }

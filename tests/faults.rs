@@ -101,6 +101,10 @@ fn a_corrupt_table_is_reported_by_verify() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains(&name), "{said}");
+    // And a query that needs the file says where to look, once.
+    std::fs::write(&file, "garbage").expect("written");
+    let said = fails(&["sql", "SELECT max(id) FROM events", "--data", "data"], folder.path(), 1);
+    assert!(said.contains("rebound log verify") && said.matches(&name).count() == 1, "{said}");
 }
 
 fn parquet(folder: &Path) -> Option<std::path::PathBuf> {

@@ -6,5 +6,7 @@
 mod architecture;
 mod config;
 mod faults;
+mod listener;
 mod pipeline;
+mod readme;
 mod support;

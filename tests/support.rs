@@ -82,13 +82,24 @@ pub(crate) struct Running {
 impl Running {
     /// Starts it with `arguments`, listening on `port`; its log goes to `<folder>/<name>.stderr`.
     pub(crate) fn start(folder: &Path, name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start_on("127.0.0.1", folder, name, arguments, environment)
+    }
+
+    /// [`Running::start`] on another address than loopback's.
+    pub(crate) fn start_on(
+        address: &str,
+        folder: &Path,
+        name: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let port = free_port();
         let log = folder.join(format!("{name}.stderr"));
         let file = std::fs::File::options().create(true).append(true).open(&log).expect("a log file");
         let child = Command::new(REBOUND)
             .args(arguments)
             .current_dir(folder)
-            .env("REBOUND_HTTP__LISTEN", format!("127.0.0.1:{port}"))
+            .env("REBOUND_HTTP__LISTEN", format!("{address}:{port}"))
             .env("REBOUND_INSTANCE", name)
             .envs(environment.iter().copied())
             .stdin(Stdio::null())

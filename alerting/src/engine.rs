@@ -31,7 +31,7 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use rebound_schemas::event::{Severity, TriggerMode};
 use rebound_schemas::plan::{Plan, Policy};
 use rebound_schemas::{Event, EventData, IncidentId, Kind, PolicyId, ProcedureId, ServiceId, Source};
@@ -181,9 +181,8 @@ impl Engine {
         let before: Option<(u32, bool)> = self.index.get(&event.subject).map(|at| (*at, self.has_failed(*at, now)));
         let touched = self.fold_numbers(event);
         for at in &touched {
-            let heard_at = &mut self.states[*at as usize].heard_at;
             if event.kind() == Kind::ProbeCompleted {
-                *heard_at = (*heard_at).max(Some(now));
+                self.states[*at as usize].heard_at = Some(now);
             }
             self.decide(*at, now, &mut decided);
         }
@@ -214,6 +213,14 @@ impl Engine {
         }
         self.windows.prune(now);
         decided
+    }
+
+    /// Lets a time pass in which nothing could be heard: this instance stood still, or its clock was set by so much
+    /// (forward, or back where `by` is negative). So neither makes services unobserved that are not.
+    pub fn stood_still(&mut self, by: TimeDelta) {
+        for state in &mut self.states {
+            state.heard_at = state.heard_at.map(|at| at.checked_add_signed(by).unwrap_or(at));
+        }
     }
 
     /// When [`Engine::tick`] next has something to look at; it may turn out to be nothing.

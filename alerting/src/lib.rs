@@ -11,6 +11,7 @@ pub mod channel;
 pub mod engine;
 pub mod flapping;
 pub mod notify;
+pub(crate) mod order;
 pub mod procedure;
 pub mod queue;
 pub mod runner;

@@ -5,7 +5,6 @@
 //! purpose: incidents, alerts and anything else that is decided; they are folded from their own events.
 
 use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rebound_schemas::event::{ErrorClass, EventRef, Outcome, ProbeCompleted};
@@ -13,6 +12,7 @@ use rebound_schemas::plan::Policy;
 use rebound_schemas::{Event, SiteId};
 
 use crate::flapping::Flapping;
+use crate::order::Newest;
 
 /// Failed observations that a decision names as its evidence, at most.
 pub const MAX_EVIDENCE: usize = 20;
@@ -116,12 +116,13 @@ pub struct Failure {
 /// | degraded | recorded, counts stay | recorded, counts stay |
 /// | late or seen before | nothing | nothing |
 ///
-/// **Order.** An observation counts only if `(occurred_at, hash of source and id)` is greater than that of the
-/// newest one counted. So a redelivered one never counts again, and one that comes after a newer one of the same
-/// probe never counts: what is known by then is newer.
+/// **Order.** An observation counts only if it is later than the newest one counted, by its prober's own numbers or
+/// by time (see `order.rs`). So a redelivered one never counts again, one that comes after a newer one of the same
+/// probe never counts, and a clock that is set back stops nothing. Times of a streak are as their observers wrote
+/// them; only the end of an outage is never before its beginning.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ProbeState {
-    newest: Option<(DateTime<Utc>, u64)>,
+    newest: Option<Newest>,
     last_success_at: Option<DateTime<Utc>>,
     successes: u32,
     success_since: Option<DateTime<Utc>>,
@@ -153,13 +154,9 @@ impl ProbeState {
 
     /// Counts one observation; `false` if it was late or seen before.
     pub fn observe(&mut self, rule: &Rule, event: &Event, data: &ProbeCompleted) -> bool {
-        let mut hash = DefaultHasher::new();
-        (event.source.as_str(), event.id.as_str()).hash(&mut hash);
-        let place = (event.occurred_at, hash.finish());
-        if self.newest.is_some_and(|newest| newest >= place) {
+        if !Newest::advance(&mut self.newest, event) {
             return false;
         }
-        self.newest = Some(place);
         if self.site != data.site {
             self.site.clone_from(&data.site);
         }
@@ -192,8 +189,9 @@ impl ProbeState {
             }
         } else if self.successes >= rule.recoveries {
             self.hard = false;
-            self.recovered_since = Some(since);
-            self.streak = None;
+            // Not before t0, though the clock was set back meanwhile.
+            let first = self.streak.take().and_then(|streak| Some(streak.evidence.front()?.at));
+            self.recovered_since = Some(first.map_or(since, |first| since.max(first)));
         }
     }
 
@@ -273,7 +271,7 @@ impl ProbeState {
     /// When the newest counted observation was made.
     #[must_use]
     pub fn last_seen_at(&self) -> Option<DateTime<Utc>> {
-        self.newest.map(|(at, _)| at)
+        self.newest.as_ref().map(Newest::at)
     }
 
     /// The newest success.

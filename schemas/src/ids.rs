@@ -213,6 +213,23 @@ impl PlanVersion {
     }
 }
 
+/// What the sources of all probers begin with.
+const PROBE_SOURCES: &str = "rebound/probe/";
+
+impl Source {
+    /// The source of one run of a prober: its instance is unique among those that run at the same time, its run
+    /// among all of the instance. A prober numbers the ids of its events from 1.
+    pub fn of_probe_run(instance: &str, run: &str) -> Result<Self, IdError> {
+        Self::new(&format!("{PROBE_SOURCES}{instance}/{run}"))
+    }
+
+    /// The instance and the run, if this is a source of [`Source::of_probe_run`].
+    #[must_use]
+    pub fn probe_run(&self) -> Option<(&str, &str)> {
+        self.as_str().strip_prefix(PROBE_SOURCES)?.rsplit_once('/')
+    }
+}
+
 impl EventId {
     /// The id of an event that follows from a decision: `subject` is the decided thing, `what` the transition.
     /// Deciding again gives the same id, which readers count once.
@@ -234,6 +251,14 @@ mod tests {
         assert_eq!(ServiceId::new("db/primary-1").unwrap().as_str(), "db/primary-1");
         assert_eq!(EventId::new("a b ü").unwrap().as_str(), "a b ü");
         assert_eq!(EventId::new("a\nb"), Err(IdError::Character('\n')));
+    }
+
+    #[test]
+    fn a_probers_source_says_which_run_of_which_instance_it_is() {
+        let source = Source::of_probe_run("host/a", "19f3").unwrap();
+        assert_eq!(source.as_str(), "rebound/probe/host/a/19f3");
+        assert_eq!(source.probe_run(), Some(("host/a", "19f3")));
+        assert_eq!(Source::new("probe/a").unwrap().probe_run(), None);
     }
 
     #[test]

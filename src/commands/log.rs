@@ -103,7 +103,15 @@ fn text(value: &serde_json::Value) -> String {
         serde_json::Value::Array(items) if items.is_empty() => "none".into(),
         serde_json::Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join("\n"),
         serde_json::Value::Object(members) => {
-            members.iter().map(|(name, value)| format!("{name} {}", text(value))).collect::<Vec<_>>().join(", ")
+            // What it is about comes first, then its figures.
+            let about = members.get("partition").map(text);
+            let figures = members.iter().filter(|(name, _)| *name != "partition");
+            let figures = figures.map(|(name, value)| format!("{} {}", name.replace('_', " "), text(value)));
+            let figures = figures.collect::<Vec<_>>().join(", ");
+            about.map_or(figures.clone(), |about| format!("{about}: {figures}"))
+        }
+        serde_json::Value::Number(number) if number.is_f64() => {
+            number.as_f64().map_or_else(|| number.to_string(), |figure| format!("{figure:.1}"))
         }
         other => other.to_string(),
     }
@@ -150,6 +158,9 @@ pub(crate) async fn dlq(config: &Config, command: DlqCommand) -> Result<Done> {
                     for l in &letters {
                         println!("{},{},{},{},{},{}", l.topic, l.partition, l.offset, l.class, l.pointer, l.bytes);
                     }
+                }
+                Output::Table | Output::Parquet if letters.is_empty() => {
+                    println!("no dead letters: everything that came could be read");
                 }
                 Output::Table | Output::Parquet => {
                     let mut table = Table::new();

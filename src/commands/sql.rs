@@ -34,7 +34,15 @@ fn plan(config: &Config) -> Result<Option<Arc<Plan>>> {
 
 pub(crate) async fn sql(config: &Config, query: &str, output: Output, to: Option<PathBuf>) -> Result<Done> {
     let session = open(config, plan(config)?).await?;
-    let result = session.query(query, Utc::now()).await?;
+    let result = session.query(query, Utc::now()).await.map_err(|error| {
+        let damaged = error.to_string().contains("Parquet error") || error.to_string().contains("Object Store error");
+        let error = anyhow::Error::from(error);
+        if damaged {
+            error.context("a file of the event log can't be read (`rebound log verify` tells which)")
+        } else {
+            error
+        }
+    })?;
     let format = match output {
         Output::Table => Format::Table,
         Output::Json => Format::Json,

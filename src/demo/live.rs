@@ -59,7 +59,13 @@ impl Screen {
             match self.last.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, state)) if *state == row.state => continue,
                 Some((_, state)) => *state = row.state,
-                None => self.last.push((name, row.state)),
+                None => {
+                    self.last.push((name, row.state));
+                    // Before its first probe nothing is known of any of them: no news.
+                    if row.state == ServiceState::Unobserved {
+                        continue;
+                    }
+                }
             }
             self.say(&change(row));
         }

@@ -19,6 +19,7 @@ use rebound_schemas::plan::Plan;
 use rebound_schemas::{Event, Topic};
 use tokio::task::JoinSet;
 
+use super::clock::Clock;
 use super::tenure::{Feed, Tenure, replay, retried};
 
 /// The role's consumer group, behind the configured prefix.
@@ -27,6 +28,10 @@ pub(crate) const GROUP: &str = "alert";
 const DELIVERIES: usize = 32;
 /// How often positions are committed while nothing is decided.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// The loop comes round at least this often.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Coming round later than this, it stood still: the process was stopped, or the bus was away.
+const STOOD_STILL: Duration = Duration::from_secs(10);
 
 /// Where each group of inputs is read on after the past was folded.
 type Positions = Vec<(Partition, Offset)>;
@@ -98,7 +103,16 @@ pub(crate) async fn decide(
     let mut commit = tokio::time::interval(COMMIT_EVERY);
     commit.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ready.store(true, Ordering::Release);
+    let mut clock = Clock::new(STOOD_STILL);
     loop {
+        let unheard = clock.unheard();
+        if !unheard.is_zero() {
+            tracing::warn!(
+                seconds = unheard.num_seconds(),
+                "the clock was set, or this process stood still: the time between is not taken for silence"
+            );
+            engine.stood_still(unheard);
+        }
         let now = Utc::now();
         for notice in notifier.due(now, &|service| engine.is_quiet(service, now)) {
             if deliveries.len() < DELIVERIES && held.owns(&notice.service) && telling.insert(notice.dedup_key.clone()) {
@@ -108,8 +122,8 @@ pub(crate) async fn decide(
         }
         let next = [engine.next_deadline(), notifier.next_deadline(now)].into_iter().flatten().min();
         // A deadline in the past is due at once, but never in a tight loop.
-        let pause = next.map_or(Duration::from_secs(60), |at| (at - now).to_std().unwrap_or(Duration::ZERO));
-        let pause = pause.clamp(Duration::from_millis(5), Duration::from_secs(60));
+        let pause = next.map_or(HEARTBEAT, |at| (at - now).to_std().unwrap_or(Duration::ZERO));
+        let pause = pause.clamp(Duration::from_millis(5), HEARTBEAT);
         let decided = tokio::select! {
             () = held.shutdown().cancelled() => return Ok(()),
             input = feed.next() => {

@@ -5,6 +5,7 @@
 //! what is on the bus.
 
 pub(crate) mod alert;
+mod clock;
 pub(crate) mod figures;
 pub(crate) mod recover;
 pub(crate) mod tenure;

@@ -73,6 +73,7 @@ impl Engine {
         let seen_failing = state.last_failure_at();
         let holds = |dependency: &&u32| {
             let back_at = self.states[**dependency as usize].closed.as_ref().map(|closed| closed.recovered_at);
+            let back_at = back_at.filter(|t3| !self.is_ahead(at, *t3, now));
             self.has_failed(**dependency, now) || back_at.is_some_and(|t3| seen_failing.is_none_or(|seen| seen <= t3))
         };
         suppression(Facts {
@@ -80,6 +81,11 @@ impl Engine {
             dependency: watched.dependencies.iter().find(holds).map(|dependency| &self.watched(*dependency).id),
             flapping: Some(&watched.id).filter(|_| state.is_flapping()),
         })
+    }
+
+    /// Whether a time lies so far ahead that the clock was set back since: it says nothing of what came first.
+    fn is_ahead(&self, at: u32, time: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+        time - now > self.rules(at).rule.silent_after
     }
 
     fn resolve(&mut self, at: u32, now: DateTime<Utc>, decided: &mut Vec<Event>) {
@@ -241,14 +247,15 @@ impl Engine {
                     return Next::Escalate("the recovery was interrupted: what it did is not known".into());
                 }
                 Some((RecoveryOutcome::Failed, at)) => (last.attempt + 1, Some(at)),
-                Some((RecoveryOutcome::Succeeded, at)) => {
-                    let relapsed = hard()
-                        .filter_map(|probe| probe.streak())
-                        .any(|streak| streak.run >= rules.rule.failures && streak.run_since > at);
+                Some((RecoveryOutcome::Succeeded, ended_at)) => {
+                    let relapsed = hard().filter_map(|probe| probe.streak()).any(|streak| {
+                        let since = streak.run_since > ended_at || self.is_ahead(at, ended_at, now);
+                        streak.run >= rules.rule.failures && since
+                    });
                     if !relapsed {
                         return Next::Nothing;
                     }
-                    (last.attempt + 1, Some(at))
+                    (last.attempt + 1, Some(ended_at))
                 }
             },
         };
@@ -258,7 +265,8 @@ impl Engine {
         let fresh = Default::default();
         let budget = state.budget.as_deref().unwrap_or(&fresh);
         let wait = budget.wait(&rules.limits);
-        let not_before = ended_at.filter(|_| !wait.is_zero()).map(|ended_at| ended_at + wait);
+        let ended_at = ended_at.filter(|ended_at| !wait.is_zero() && !self.is_ahead(at, *ended_at, now));
+        let not_before = ended_at.map(|ended_at| ended_at + wait);
         if !budget.allows(&rules.limits, not_before.map_or(now, |at| at.max(now))) {
             let period = humantime_text(rules.limits.period);
             return Next::Escalate(format!(

@@ -29,7 +29,7 @@ pub(super) struct ServiceState {
     pub(super) budget: Option<Box<Budget>>,
     /// Incidents that people or other systems reported.
     pub(super) external: Option<Box<External>>,
-    /// When an observation last came, by the clock of whoever is later: the probe or this instance.
+    /// When an observation last came: by this instance's clock, or by the prober's where it was folded as history.
     pub(super) heard_at: Option<DateTime<Utc>>,
     pub(super) scheduled: Option<DateTime<Utc>>,
 }
@@ -155,7 +155,7 @@ impl ServiceState {
         };
         let counted = self.probes[at].1.observe(rule, event, data);
         if counted {
-            self.heard_at = self.heard_at.max(Some(event.occurred_at));
+            self.heard_at = Some(event.occurred_at);
         }
         counted
     }

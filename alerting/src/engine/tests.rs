@@ -1,5 +1,6 @@
 //! The engine's rules by tables; properties over generated histories are in `properties`.
 
+mod clocks;
 mod properties;
 mod world;
 

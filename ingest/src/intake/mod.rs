@@ -9,6 +9,7 @@ pub mod alertmanager;
 mod cdevents;
 pub mod parse;
 pub mod server;
+mod token;
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -17,7 +18,8 @@ use rebound_schemas::{Event, Kind};
 use serde::Serialize;
 
 pub use parse::{RequestError, parse_events};
-pub use server::{Intake, IntakeMetrics, IntakeSettings, Token, router};
+pub use server::{Intake, IntakeMetrics, IntakeSettings, router};
+pub use token::{Token, drain};
 
 /// An event that may go on the bus.
 #[derive(Debug, Clone, PartialEq)]

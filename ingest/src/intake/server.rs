@@ -28,35 +28,13 @@ use prometheus_client::metrics::{counter::Counter, family::Family};
 use prometheus_client::registry::Registry;
 use rebound_schemas::Topic;
 use serde::Serialize;
-use subtle::ConstantTimeEq;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::alertmanager::{Labels, parse_webhook};
+use super::token::{Token, drain};
 use super::{Accepted, Rejection, RequestError, Rules, parse_events};
 use crate::bus::{BusError, EventBus, Stream};
 use crate::record::structured;
-
-/// A bearer token. Never shown.
-#[derive(Clone)]
-pub struct Token(Arc<str>);
-
-impl Token {
-    /// Takes the token's text.
-    #[must_use]
-    pub fn new(text: &str) -> Self {
-        Self(text.into())
-    }
-
-    fn is(&self, given: &[u8]) -> bool {
-        self.0.as_bytes().ct_eq(given).into()
-    }
-}
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Token(…)")
-    }
-}
 
 /// What the intake takes.
 #[derive(Debug, Clone)]
@@ -263,7 +241,10 @@ impl Shared {
         judge: impl FnOnce(&str, &HeaderMap, &Bytes) -> Result<Judged, RequestError>,
     ) -> Result<Judged, Refusal> {
         let (parts, body) = request.into_parts();
-        self.authorize(&parts.headers)?;
+        if let Err(refusal) = self.authorize(&parts.headers) {
+            drain(body).await;
+            return Err(refusal);
+        }
         if let Some(encoding) = parts.headers.get(header::CONTENT_ENCODING).filter(|e| *e != "identity") {
             return Err(Refusal::Encoding(String::from_utf8_lossy(encoding.as_bytes()).into_owned()));
         }
@@ -277,9 +258,7 @@ impl Shared {
 
     fn authorize(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let Some(token) = &self.settings.token else { return Ok(()) };
-        let given = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
-        let (scheme, given) = given.split_at(given.len().min("Bearer ".len()));
-        if scheme.eq_ignore_ascii_case(b"Bearer ") && token.is(given) { Ok(()) } else { Err(Refusal::Token) }
+        if token.is_shown_by(headers) { Ok(()) } else { Err(Refusal::Token) }
     }
 
     /// Room for the body that the headers announce; for one without a length, for the largest.

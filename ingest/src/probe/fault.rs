@@ -19,6 +19,10 @@ pub(super) struct Fault {
     pub reason: String,
 }
 
+/// Layers of the clients that only say that there is a cause beneath them.
+const WRAPPINGS: [&str; 4] =
+    ["error sending request", "client error (Connect)", "client error (SendRequest)", "transport error"];
+
 impl Fault {
     pub(super) fn new(class: ErrorClass, reason: impl Into<String>) -> Self {
         Self { class, reason: reason.into() }
@@ -37,11 +41,13 @@ impl Fault {
         while let Some(cause) = next {
             class = class.or_else(|| class_of(cause));
             let text = cause.to_string();
-            // A layer that repeats its cause says nothing new.
-            if !text.is_empty() && !reason.contains(&text) {
-                reason = if reason.is_empty() { text } else { format!("{reason}: {text}") };
-            }
+            let text = text.split_once(" (os error ").map_or(text.as_str(), |(words, _)| words);
             next = cause.source();
+            let wraps = next.is_some() && WRAPPINGS.contains(&text);
+            // A layer that repeats its cause says nothing new.
+            if !text.is_empty() && !wraps && !reason.contains(text) {
+                reason = if reason.is_empty() { text.to_owned() } else { format!("{reason}: {text}") };
+            }
         }
         Self::new(class.unwrap_or(otherwise), reason)
     }
@@ -153,6 +159,15 @@ mod tests {
     fn the_chain_is_told_once() {
         let fault = Fault::from_error(&Outer(io::Error::other("no luck")), ErrorClass::Unknown);
         assert_eq!(fault.reason, "request failed: no luck");
+    }
+
+    #[test]
+    fn what_wraps_a_cause_and_says_nothing_is_left_out() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("error sending request")]
+        struct Sending(#[source] io::Error);
+        let fault = Fault::from_error(&Sending(io::Error::from_raw_os_error(111)), ErrorClass::Unknown);
+        assert_eq!(fault, Fault::new(ErrorClass::Network, "Connection refused"));
     }
 
     #[test]

@@ -159,8 +159,8 @@ fn descriptor_limit() -> u64 {
 
 /// A source that no other start of this instance has had: its start's milliseconds and some randomness.
 fn source_of(instance: &str, now: DateTime<Utc>, random: u16) -> Result<Source, ProbeError> {
-    let source = format!("rebound/probe/{instance}/{:x}{random:04x}", now.timestamp_millis());
-    Source::new(&source).map_err(ProbeError::Instance)
+    let run = format!("{:x}{random:04x}", now.timestamp_millis());
+    Source::of_probe_run(instance, &run).map_err(ProbeError::Instance)
 }
 
 /// What the loop knows of a probe.
