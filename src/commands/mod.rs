@@ -4,4 +4,5 @@ pub(crate) mod bench;
 pub(crate) mod check;
 pub(crate) mod emit;
 pub(crate) mod log;
+pub(crate) mod recovery;
 pub(crate) mod sql;
