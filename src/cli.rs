@@ -101,6 +101,8 @@ enum Command {
     },
     /// Send events to a running Rebound.
     Emit(crate::commands::emit::Emit),
+    /// Approve, refuse, call off or pause recoveries of a running Rebound.
+    Recovery(crate::commands::recovery::Recovery),
     /// Query the event log and its projections.
     ///
     /// Tables: events, probes, alerts, incidents, recoveries, recovery_steps, services, objectives. `SHOW TABLES` and
@@ -223,6 +225,7 @@ async fn run(cli: Cli) -> Result<Done> {
         Command::Run { roles } => crate::roles::run(common.settings()?, roles).await,
         Command::Check { file, print } => commands::check::check(&common.settings()?, file, print),
         Command::Emit(emit) => commands::emit::emit(emit).await,
+        Command::Recovery(word) => commands::recovery::recovery(word).await,
         Command::Sql { query, output, to } => commands::sql::sql(&common.settings()?, &query, output, to).await,
         Command::Mttr { every, output } => commands::sql::mttr(&common.settings()?, every, output).await,
         Command::Log(command) => commands::log::log(&common.settings()?, command).await,

@@ -1,7 +1,7 @@
 //! Decisions: thresholds, suppression, recoveries, and the effects that follow from them.
 //!
 //! Reading order: [`threshold`] and [`flapping`] judge a probe's observations, [`suppress`] and [`budget`] hold
-//! back, [`engine`] folds events and decides, [`notify`] says who is to be told, [`queue`] whose recovery's turn it
+//! back, [`engine`] folds events and decides, [`notify`] says who is to be told, [`pause`] what a person stopped, [`queue`] whose recovery's turn it
 //! is, [`procedure`] what its next step is, [`verification`] whether it worked. All of these are pure: no clock, no
 //! I/O, no runtime. [`channel`], [`action`] and [`runner`] are the effects: notifications sent, steps done.
 
@@ -12,6 +12,7 @@ pub mod engine;
 pub mod flapping;
 pub mod notify;
 pub(crate) mod order;
+pub mod pause;
 pub mod procedure;
 pub mod queue;
 pub mod runner;

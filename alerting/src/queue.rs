@@ -1,4 +1,4 @@
-//! Which recoveries begin now: a fold over what was triggered, approved, started and finished. Pure.
+//! Which recoveries begin now: a fold over what was triggered, approved or refused, paused, started and finished. Pure.
 //!
 //! One [`Queue`] an instance folds every recovery and `incident.resolved` event that it can see, also of services
 //! that it does not own: those still count for dependencies and limits. [`Queue::decide`] gives commands for owned
@@ -19,6 +19,7 @@ use rebound_schemas::event::{
 use rebound_schemas::plan::Plan;
 use rebound_schemas::{Event, EventData, IncidentId, PlanVersion, ProcedureId, RecoveryId, ServiceId, SiteId};
 
+use crate::pause::Pauses;
 use crate::runner::recovery_event;
 
 /// How much runs at the same time, and how long a trigger is good for.
@@ -114,6 +115,8 @@ struct Entry {
 /// | any | finished | finished |
 /// | started, finished | triggered, approved, started | unchanged |
 /// | pending | approved | pending, approved |
+/// | pending | rejected, cancelled | pending, called off |
+/// | started, finished | rejected, cancelled | unchanged: what has begun goes on |
 #[derive(Debug, Clone)]
 pub struct Queue {
     limits: QueueLimits,
@@ -121,6 +124,9 @@ pub struct Queue {
     resolved: BTreeMap<IncidentId, DateTime<Utc>>,
     /// Approvals seen before their trigger.
     approvals: BTreeMap<RecoveryId, DateTime<Utc>>,
+    /// What people refused or called off, and their words; also before the trigger was seen.
+    refused: BTreeMap<RecoveryId, (DateTime<Utc>, String)>,
+    pauses: Pauses,
     running: BTreeSet<RecoveryId>,
 }
 
@@ -128,8 +134,8 @@ impl Queue {
     /// Knows of nothing yet.
     #[must_use]
     pub fn new(limits: QueueLimits) -> Self {
-        let (entries, resolved, approvals, running) = Default::default();
-        Self { limits, entries, resolved, approvals, running }
+        let (entries, resolved, approvals, refused, pauses, running) = Default::default();
+        Self { limits, entries, resolved, approvals, refused, pauses, running }
     }
 
     /// Takes note of an event. One delivered again, or in another order, changes nothing that matters.
@@ -146,6 +152,13 @@ impl Queue {
                 Some(entry) => entry.approved = true,
                 None => drop(self.approvals.insert(data.recovery.clone(), at)),
             },
+            EventData::RecoveryRejected(data) => {
+                self.refuse(&data.recovery, at, format!("{} rejected it: {}", data.by, data.reason));
+            }
+            EventData::RecoveryCancelled(data) => {
+                self.refuse(&data.recovery, at, format!("{} called it off: {}", data.by, data.reason));
+            }
+            EventData::RecoveryPaused(_) | EventData::RecoveryResumed(_) => self.pauses.evolve(event),
             EventData::RecoveryStarted(data) => {
                 let RecoveryStarted { recovery, incident, procedure, .. } = data;
                 let entry = self.entry(recovery, event, incident, procedure, Phase::Started);
@@ -160,6 +173,15 @@ impl Queue {
             }
             EventData::IncidentResolved(data) => drop(self.resolved.insert(data.incident.clone(), at)),
             _ => {}
+        }
+    }
+
+    /// Of two refusals the first by time is told of.
+    fn refuse(&mut self, recovery: &RecoveryId, at: DateTime<Utc>, words: String) {
+        let word = (at, words);
+        let held = self.refused.entry(recovery.clone()).or_insert_with(|| word.clone());
+        if word < *held {
+            *held = word;
         }
     }
 
@@ -217,6 +239,8 @@ impl Queue {
         self.entries.retain(|_, entry| entry.phase != Phase::Finished || entry.since >= limit);
         self.resolved.retain(|_, at| *at >= limit);
         self.approvals.retain(|_, at| *at >= limit);
+        let entries = &self.entries;
+        self.refused.retain(|id, (at, _)| *at >= limit || entries.contains_key(id));
     }
 
     fn stale_after(&self) -> TimeDelta {
@@ -228,10 +252,12 @@ impl Queue {
     /// | recovery | then |
     /// |---|---|
     /// | started, not running here | finished as interrupted |
+    /// | pending, rejected or called off by a person | finished as cancelled |
     /// | pending, its incident is resolved | finished as cancelled |
     /// | pending for longer than [`QueueLimits::stale_after`] | finished as cancelled |
     /// | pending, mode approve or off, not approved | waits |
     /// | pending, before its `not_before` | waits |
+    /// | pending, while its service, its site or everything is paused | waits |
     /// | pending, while a recovery of the same service runs, or an older one of it waits | waits |
     /// | pending, while a recovery of a direct or indirect dependency waits or runs | waits |
     /// | pending, and the procedure, the site or the total is at its limit | waits |
@@ -253,7 +279,7 @@ impl Queue {
         // Services that are being recovered or will be: their dependants wait.
         let busy: BTreeSet<&ServiceId> = open
             .iter()
-            .filter(|(id, entry)| self.active(id, entry) || self.called_off(entry, now).is_none())
+            .filter(|(id, entry)| self.active(id, entry) || self.called_off(id, entry, now).is_none())
             .map(|(_, entry)| &entry.service)
             .collect();
         let mut commands = Vec::new();
@@ -272,7 +298,7 @@ impl Queue {
                 continue;
             }
             let Some((trigger, triggered)) = &entry.trigger else { continue };
-            if let Some(reason) = self.called_off(entry, now) {
+            if let Some(reason) = self.called_off(id, entry, now) {
                 if mine {
                     commands.push(self.finish(id, entry, RecoveryOutcome::Cancelled, &reason, plan, now));
                 }
@@ -281,8 +307,10 @@ impl Queue {
             let due =
                 (trigger.mode == TriggerMode::Auto || entry.approved) && trigger.not_before.is_none_or(|at| at <= now);
             let first = waiting.insert(&entry.service);
+            let paused = self.pauses.active(&entry.service, plan.site(&entry.service), now).is_some();
             if mine
                 && due
+                && !paused
                 && first
                 && !needs_any(plan, &entry.service, &busy)
                 && load.has_room(entry, plan, &self.limits)
@@ -298,7 +326,10 @@ impl Queue {
         entry.phase == Phase::Started || self.running.contains(id)
     }
 
-    fn called_off(&self, entry: &Entry, now: DateTime<Utc>) -> Option<String> {
+    fn called_off(&self, id: &RecoveryId, entry: &Entry, now: DateTime<Utc>) -> Option<String> {
+        if let Some((_, words)) = self.refused.get(id) {
+            return Some(words.clone());
+        }
         if self.resolved.contains_key(&entry.incident) {
             return Some("its incident was resolved before it began".into());
         }

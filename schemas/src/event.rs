@@ -164,6 +164,10 @@ kinds! {
     SilenceCreated, "silence.created", v 1, Alerts;
     RecoveryTriggered, "recovery.triggered", v 1, Recoveries;
     RecoveryApproved, "recovery.approved", v 1, Recoveries;
+    RecoveryRejected, "recovery.rejected", v 1, Recoveries;
+    RecoveryCancelled, "recovery.cancelled", v 1, Recoveries;
+    RecoveryPaused, "recovery.paused", v 1, Recoveries;
+    RecoveryResumed, "recovery.resumed", v 1, Recoveries;
     RecoveryStarted, "recovery.started", v 1, Recoveries;
     StepStarted, "step.started", v 1, Recoveries;
     StepFinished, "step.finished", v 1, Recoveries;
@@ -696,6 +700,53 @@ payloads! {
         recovery: RecoveryId,
         /// Who.
         by: String,
+    }
+    /// A person refused a recovery that waited for approval; it never runs.
+    RecoveryRejected {
+        /// The recovery.
+        recovery: RecoveryId,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    }
+    /// A person called off a recovery that had not begun; it never runs. One that has begun goes on.
+    RecoveryCancelled {
+        /// The recovery.
+        recovery: RecoveryId,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    }
+    /// A person stopped automation: no recovery begins within the scope until it is resumed. Running ones go on.
+    RecoveryPaused {
+        /// Only services of this site; without site and service, everything.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        site: Option<SiteId>,
+        /// Only this service.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        service: Option<ServiceId>,
+        /// It ends by itself at this time; none: when somebody resumes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<DateTime<Utc>>,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    }
+    /// A person let automation go on: ends the pause of exactly this scope.
+    RecoveryResumed {
+        /// The paused site.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        site: Option<SiteId>,
+        /// The paused service.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        service: Option<ServiceId>,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
     }
     /// A runner claimed a recovery and is about to act. Nothing is executed before this event is durable.
     RecoveryStarted {

@@ -5,4 +5,5 @@ pub(crate) mod bench_probes;
 pub(crate) mod check;
 pub(crate) mod emit;
 pub(crate) mod log;
+pub(crate) mod recovery;
 pub(crate) mod sql;

@@ -1,7 +1,9 @@
 //! Every row of `decide`'s table, and a small world of instances that crash, take over and read things again.
 
 use proptest::prelude::*;
-use rebound_schemas::event::{IncidentResolved, RecoveryApproved};
+use rebound_schemas::event::{
+    IncidentResolved, RecoveryApproved, RecoveryCancelled, RecoveryPaused, RecoveryRejected, RecoveryResumed,
+};
 use rebound_schemas::{EventId, Source};
 
 use super::*;
@@ -100,6 +102,72 @@ fn approved(name: &str, second: i64) -> Event {
 fn resolved(name: &str, second: i64) -> Event {
     let data = IncidentResolved { incident: incident(name), recovered_at: at(second), recovery: None };
     event(name, format!("r-{name}"), second, data)
+}
+
+fn rejected(name: &str, second: i64) -> Event {
+    let data = RecoveryRejected { recovery: recovery(name, 1), by: "ann".into(), reason: "not now".into() };
+    event(name, format!("x-{name}"), second, data)
+}
+
+fn cancelled(name: &str, second: i64) -> Event {
+    let data = RecoveryCancelled { recovery: recovery(name, 1), by: "bob".into(), reason: "by hand".into() };
+    event(name, format!("c-{name}"), second, data)
+}
+
+fn paused(site: Option<&str>, second: i64, until: Option<i64>) -> Event {
+    let site = site.map(|site| SiteId::new(site).unwrap());
+    let (by, reason) = ("ann".into(), "a network change".into());
+    let data = RecoveryPaused { site, service: None, until: until.map(at), by, reason };
+    event("automation", format!("p-{second}"), second, data)
+}
+
+fn resumed(second: i64) -> Event {
+    let data = RecoveryResumed { site: None, service: None, by: "ann".into(), reason: "done".into() };
+    event("automation", format!("q-{second}"), second, data)
+}
+
+#[test]
+fn what_a_person_refused_never_runs() {
+    let waits = trigger("db", 1, 0, TriggerMode::Approve, None);
+    for (events, expect) in [
+        (vec![waits.clone(), rejected("db", 1)], "cancelled rec-db-1"),
+        (vec![rejected("db", 1), waits.clone()], "cancelled rec-db-1"),
+        (vec![waits.clone(), rejected("db", 1), approved("db", 2)], "cancelled rec-db-1"),
+        (vec![auto("db", 0), cancelled("db", 1)], "cancelled rec-db-1"),
+    ] {
+        let commands = queue(&events).decide(&map(), at(3), |_| true);
+        assert_eq!(told(&commands), [expect]);
+    }
+    let mut running = queue(&[auto("db", 0), started("db", 1, 1), cancelled("db", 2)]);
+    running.begin(&recovery("db", 1));
+    assert!(running.decide(&map(), at(3), |_| true).is_empty(), "what has begun goes on");
+}
+
+#[test]
+fn a_refusal_is_told_in_the_persons_words() {
+    let commands = queue(&[auto("db", 0), cancelled("db", 2), rejected("db", 1)]).decide(&map(), at(3), |_| true);
+    let [Command::Finish { finished }] = commands.as_slice() else { panic!("{commands:?}") };
+    let EventData::RecoveryFinished(data) = &finished.data else { panic!() };
+    assert_eq!(data.reason.as_deref(), Some("ann rejected it: not now"), "the first of two");
+}
+
+#[test]
+fn a_pause_holds_triggers_and_loses_none() {
+    let fixed = [auto("db", 0), auto("cache", 1), paused(None, 2, None)];
+    assert!(queue(&fixed).decide(&map(), at(3), |_| true).is_empty());
+    let site = [auto("db", 0), auto("cache", 1), paused(Some("one"), 2, None)];
+    assert_eq!(told(&queue(&site).decide(&map(), at(3), |_| true)), ["start rec-cache-1"]);
+    let timed = [auto("db", 0), paused(None, 2, Some(60))];
+    assert!(queue(&timed).decide(&map(), at(59), |_| true).is_empty());
+    assert_eq!(told(&queue(&timed).decide(&map(), at(60), |_| true)), ["start rec-db-1"]);
+}
+
+#[test]
+fn after_a_pause_what_then_is_so_decides() {
+    let events = [auto("db", 0), auto("cache", 1), paused(None, 2, None), resolved("db", 3)];
+    assert_eq!(told(&queue(&events).decide(&map(), at(4), |_| true)), ["cancelled rec-db-1"], "paused or not");
+    let events = [auto("db", 0), auto("cache", 1), paused(None, 2, None), resolved("db", 3), resumed(4)];
+    assert_eq!(told(&queue(&events).decide(&map(), at(5), |_| true)), ["cancelled rec-db-1", "start rec-cache-1"]);
 }
 
 fn queue(events: &[Event]) -> Queue {

@@ -128,6 +128,10 @@ fn is_own_decision(kind: Kind) -> bool {
         | Kind::MaintenanceScheduled
         | Kind::SilenceCreated
         | Kind::RecoveryApproved
+        | Kind::RecoveryRejected
+        | Kind::RecoveryCancelled
+        | Kind::RecoveryPaused
+        | Kind::RecoveryResumed
         | Kind::FailoverStarted
         | Kind::FailoverFinished
         | Kind::FailbackFinished

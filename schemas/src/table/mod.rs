@@ -201,6 +201,16 @@ impl<'a> Row<'a> {
                 self.first_failure_at = Some(d.first_failure_at.timestamp_micros());
             }
             EventData::RecoveryApproved(d) => self.recovery = Some(d.recovery.as_str()),
+            EventData::RecoveryRejected(d) => {
+                self.recovery = Some(d.recovery.as_str());
+                self.reason = Some(&d.reason);
+            }
+            EventData::RecoveryCancelled(d) => {
+                self.recovery = Some(d.recovery.as_str());
+                self.reason = Some(&d.reason);
+            }
+            EventData::RecoveryPaused(d) => self.reason = Some(&d.reason),
+            EventData::RecoveryResumed(d) => self.reason = Some(&d.reason),
             EventData::RecoveryStarted(d) => {
                 self.recovery = Some(d.recovery.as_str());
                 self.incident = Some(d.incident.as_str());
