@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`threshold`] and [`flapping`] judge a probe's observations, [`suppress`] and [`budget`] hold
 //! back, [`engine`] folds events and decides, [`notify`] says who is to be told, [`queue`] whose recovery's turn it
-//! is, [`procedure`] what its next step is, [`verification`] whether it worked. All of these are pure: no clock, no
+//! is, [`procedure`] what its next step is, [`verification`] whether it worked, [`sites`] whether a site may be left. All of these are pure: no clock, no
 //! I/O, no runtime. [`channel`], [`action`] and [`runner`] are the effects: notifications sent, steps done.
 
 pub mod action;
@@ -14,6 +14,7 @@ pub mod notify;
 pub mod procedure;
 pub mod queue;
 pub mod runner;
+pub mod sites;
 pub mod suppress;
 pub mod threshold;
 pub mod verification;

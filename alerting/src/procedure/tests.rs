@@ -3,7 +3,13 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use rebound_schemas::event::{CheckResult, RecoveryVerified, StepFinished, StepStarted};
+use std::collections::BTreeMap;
+
+use rebound_schemas::event::{
+    CheckResult, ErrorClass, RecoveryOutcome, RecoveryVerified, StepFinished, StepOutcome, StepStarted,
+};
+use rebound_schemas::plan::{OnFailure, Plan, Procedure, Step};
+use rebound_schemas::{EventData, IncidentId, RecoveryId, ServiceId, SiteId};
 
 use super::*;
 
@@ -14,7 +20,20 @@ fn placeholders() -> Placeholders {
         incident: IncidentId::new("inc-1").unwrap(),
         recovery: RecoveryId::new("rec-1").unwrap(),
         attempt: 2,
+        reason: "connection {refused}".into(),
+        error_class: ErrorClass::Network,
+        first_failure_at: chrono::DateTime::from_timestamp(0, 0).unwrap(),
     }
+}
+
+fn plan() -> Plan {
+    let service = |id: &str, needs: &str| format!("[[service]]\nid = \"{id}\"\ndepends_on = [{needs}]\n");
+    let text = service("db", "") + &service("api", "\"db\"") + &service("web", "\"api\"") + &service("app", "\"web\"");
+    let inner = "[[procedure]]\nid = \"inner\"\n\
+        [[procedure.step]]\nid = \"find\"\ncommand = [\"/bin/find\"]\n\
+        [[procedure.step]]\nid = \"use\"\ncommand = [\"/bin/use\", \"{steps.find.output}\"]\n\
+        [[procedure.rollback]]\nundoes = \"use\"\ncommand = [\"/bin/undo\"]\n";
+    Plan::parse(&format!("allow = [\"/bin/find\", \"/bin/use\", \"/bin/undo\"]\n{text}{inner}"), "plan.toml").unwrap()
 }
 
 fn step(id: &str, needs: &[&str]) -> Step {
@@ -22,6 +41,12 @@ fn step(id: &str, needs: &[&str]) -> Step {
         id: StepId::new(id).unwrap(),
         name: id.into(),
         needs: needs.iter().map(|n| StepId::new(n).unwrap()).collect(),
+        after: vec![],
+        when: None,
+        each: None,
+        undoes: None,
+        backoff: Duration::from_secs(1),
+        backoff_max: Duration::from_secs(3),
         action: Action::Command { argv: vec!["/bin/true".into(), "{service}".into()], env: BTreeMap::new() },
         timeout: Duration::from_secs(1),
         retries: 0,
@@ -30,7 +55,9 @@ fn step(id: &str, needs: &[&str]) -> Step {
 }
 
 fn procedure(steps: Vec<Step>) -> Procedure {
-    Procedure { id: ProcedureId::new("p").unwrap(), name: "p".into(), steps, concurrency: 1 }
+    let (rollback, failover) = (vec![], None);
+    let id = ProcedureId::new("p").unwrap();
+    Procedure { id, name: "p".into(), steps, rollback, concurrency: 1, parallel: 1, failover }
 }
 
 fn manual(id: &str, on_failure: OnFailure) -> Step {
@@ -53,32 +80,33 @@ fn placeholders_are_filled_and_nothing_else_is_touched() {
         ("ü{service}ü", Ok("üapiü")),
     ];
     for (text, want) in cases {
-        assert_eq!(placeholders().fill(text), want.map(String::from).map_err(String::from), "{text}");
+        let value = |name: &str| placeholders().value(name).ok_or_else(|| name.to_owned());
+        assert_eq!(fill(text, &value), want.map(String::from).map_err(String::from), "{text}");
     }
 }
 
 #[test]
 fn values_are_not_filled_again() {
-    // Ids can't hold braces, so a value never looks like a placeholder.
-    assert!(ServiceId::new("{site}").is_err());
+    let value = |name: &str| Ok(if name == "steps.a-b.output" { "{site}".to_owned() } else { name.to_uppercase() });
+    assert_eq!(fill("{steps.a-b.output} {site} {{steps.a.output}}", &value).unwrap(), "{site} SITE {steps.a.output}");
 }
 
 #[test]
 fn steps_are_put_in_order_and_faults_are_named() {
-    let unfolded = unfold(&procedure(vec![step("c", &["b"]), step("a", &[]), step("b", &["a"])]), &placeholders());
-    let unfolded = unfolded.unwrap();
+    let unfolded =
+        unfold(&procedure(vec![step("c", &["b"]), step("a", &[]), step("b", &["a"])]), &plan(), &placeholders());
+    let unfolded = unfolded.unwrap().steps;
     let order: Vec<_> = unfolded.iter().map(|r| (r.step.id.as_str(), r.needs.clone())).collect();
     assert_eq!(order, [("a", vec![]), ("b", vec![0]), ("c", vec![1])]);
-    let Action::Command { argv, .. } = &unfolded[0].step.action else { panic!("not a command") };
-    assert_eq!(argv[1], "api");
 
-    let cycle = unfold(&procedure(vec![step("a", &["b"]), step("b", &["a"]), step("c", &[])]), &placeholders());
+    let cycle =
+        unfold(&procedure(vec![step("a", &["b"]), step("b", &["a"]), step("c", &[])]), &plan(), &placeholders());
     assert_eq!(cycle.unwrap_err().to_string(), "procedure p: steps need one another: a, b");
-    let unknown = unfold(&procedure(vec![step("a", &["x"])]), &placeholders()).unwrap_err();
+    let unknown = unfold(&procedure(vec![step("a", &["x"])]), &plan(), &placeholders()).unwrap_err();
     assert_eq!(unknown.to_string(), "procedure p, step a: it needs x, which is not a step of the procedure");
     let mut wrong = step("a", &[]);
     wrong.action = Action::Manual { instruction: "call {who}".into() };
-    let error = unfold(&procedure(vec![wrong]), &placeholders()).unwrap_err().to_string();
+    let error = unfold(&procedure(vec![wrong]), &plan(), &placeholders()).unwrap_err().to_string();
     assert!(error.starts_with("procedure p, step a: {who} is not a placeholder"), "{error}");
     assert!(error.ends_with("(write {{who}} for the text itself)"), "{error}");
 }
@@ -103,31 +131,48 @@ fn descriptions_carry_no_secrets() {
 /// Runs a procedure in which attempts end as `script` says (in order; succeeded when it is used up) and verification
 /// gives `verified`; tells what was done, and how it ended.
 fn play(steps: Vec<Step>, script: &[StepOutcome], verified: bool) -> (Vec<String>, RecoveryOutcome) {
-    let mut state = RunState::new(unfold(&procedure(steps), &placeholders()).unwrap());
+    play_all(&procedure(steps), script, verified)
+}
+
+fn play_all(procedure: &Procedure, script: &[StepOutcome], verified: bool) -> (Vec<String>, RecoveryOutcome) {
+    let mut state = RunState::new(unfold(procedure, &plan(), &placeholders()).unwrap());
     let mut script = script.iter();
     let mut done = Vec::new();
+    // Attempts that run: the oldest ends first.
+    let mut running = std::collections::VecDeque::new();
     loop {
         match state.next() {
-            Next::Run { index, attempt } => {
+            Next::Run { index, attempt, wait, .. } => {
+                assert_eq!(wait.is_zero(), attempt == 1);
+                started(&mut state, index, attempt);
+                running.push_back((index, attempt));
+                assert!(running.len() <= procedure.parallel as usize, "too much at once: {running:?}");
+            }
+            Next::Wait => {
+                let (index, attempt) = running.pop_front().expect("somebody is waited for");
                 let outcome = *script.next().unwrap_or(&StepOutcome::Succeeded);
                 done.push(format!("{} {attempt} {outcome}", state.steps()[index].step.id));
-                started(&mut state, index, attempt);
-                ended(&mut state, index, attempt, outcome);
+                ended(&mut state, index, attempt, outcome, (outcome != StepOutcome::Succeeded).then_some("x"));
             }
-            Next::Skip { index, reason } => {
-                done.push(format!("{}: {reason}", state.steps()[index].step.id));
-                ended(&mut state, index, 1, StepOutcome::Skipped);
+            Next::Settle { index, attempt, outcome, reason } => {
+                let (Ok(text) | Err(text)) = &reason;
+                done.push(format!("{}: {text}", state.steps()[index].step.id));
+                ended(&mut state, index, attempt, outcome, reason.as_ref().err().map(String::as_str));
             }
             Next::Verify => {
+                assert!(running.is_empty());
                 done.push("verify".into());
-                let checks = vec![CheckResult { name: "probe".into(), passed: verified, detail: None }];
+                let checks = vec![CheckResult { name: "probe".into(), passed: verified, detail: None, category: None }];
                 let (recovery, incident) = ids();
                 let data = RecoveryVerified { recovery, incident, passed: verified, checks, evidence: vec![] };
                 state.evolve(&data.into());
             }
-            Next::Finish { outcome, reason, error_class } => {
+            Next::Finish { outcome, reason, error_class, escalate } => {
+                assert!(running.is_empty(), "it ended while something ran");
                 assert_eq!(reason.is_some(), outcome != RecoveryOutcome::Succeeded);
                 assert_eq!(error_class.is_some(), reason.is_some());
+                done.extend(escalate.then(|| "escalated".to_owned()));
+                done.extend(reason.filter(|r| r.contains("roll")).and_then(|r| Some(r.split_once("; ")?.1.to_owned())));
                 return (done, outcome);
             }
             Next::Done => panic!("nobody said that it ended"),
@@ -149,11 +194,12 @@ fn started(state: &mut RunState, index: usize, attempt: u32) {
     state.evolve(&data);
 }
 
-fn ended(state: &mut RunState, index: usize, attempt: u32, outcome: StepOutcome) {
+fn ended(state: &mut RunState, index: usize, attempt: u32, outcome: StepOutcome, error: Option<&str>) {
     let (recovery, incident) = ids();
     let step = state.steps()[index].step.id.clone();
     let (index, duration_ms) = (index as u32, 1);
-    let (code, output, error) = (None, None, None);
+    let (code, output) = (Some(0), Some(format!("{step} printed this\n")));
+    let error = error.map(str::to_owned);
     let data =
         StepFinished { recovery, incident, step, index, attempt, outcome, duration_ms, code, output, error }.into();
     state.evolve(&data);
@@ -227,7 +273,7 @@ fn any_outcomes() -> impl Strategy<Value = Vec<StepOutcome>> {
 proptest! {
     #[test]
     fn needs_come_first_whatever_the_order_written(steps in any_steps()) {
-        let unfolded = unfold(&procedure(steps.clone()), &placeholders()).unwrap();
+        let unfolded = unfold(&procedure(steps.clone()), &plan(), &placeholders()).unwrap().steps;
         prop_assert_eq!(unfolded.len(), steps.len());
         for (index, ready) in unfolded.iter().enumerate() {
             prop_assert!(ready.needs.iter().all(|needed| *needed < index));

@@ -108,6 +108,7 @@ fn is_own_decision(kind: Kind) -> bool {
         | Kind::RecoveryStarted
         | Kind::StepStarted
         | Kind::StepFinished
+        | Kind::StepRequested
         | Kind::RecoveryVerified
         | Kind::RecoveryFinished
         | Kind::RecoveryEscalated => true,
@@ -126,6 +127,7 @@ fn is_own_decision(kind: Kind) -> bool {
         | Kind::MaintenanceScheduled
         | Kind::SilenceCreated
         | Kind::RecoveryApproved
+        | Kind::StepAnswered
         | Kind::FailoverStarted
         | Kind::FailoverFinished
         | Kind::FailbackFinished
