@@ -154,3 +154,5 @@ fn now() -> DateTime<Utc> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_erlmcp;
