@@ -349,6 +349,13 @@ fn path(procedure: &Procedure, scope: &str, id: &str) -> Result<StepId, Procedur
     StepId::new(&path).map_err(|_| ProcedureError::LongPath { procedure: procedure.id.clone(), path })
 }
 
+/// A node that has no place yet, with the paths of the nodes that come before it.
+struct Slot {
+    ready: ReadyStep,
+    needs: BTreeSet<String>,
+    after: BTreeSet<String>,
+}
+
 /// Puts nodes in order, and turns paths into places.
 fn order(
     procedure: &Procedure,
@@ -368,27 +375,24 @@ fn order(
         found
     };
     let all = |paths: &[String]| paths.iter().flat_map(|path| resolve(path)).collect::<BTreeSet<String>>();
-    let mut left: Vec<Option<(Node, BTreeSet<String>, BTreeSet<String>)>> = nodes
-        .into_iter()
-        .map(|node| (all(&node.needs), all(&node.after), node))
-        .map(|(n, a, node)| Some((node, n, a)))
-        .collect();
+    let slot = |node: Node| Some(Slot { needs: all(&node.needs), after: all(&node.after), ready: node.ready });
+    let mut left: Vec<Option<Slot>> = nodes.into_iter().map(slot).collect();
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
     let mut steps: Vec<ReadyStep> = Vec::with_capacity(left.len() + undoing.len());
     while steps.len() < left.len() {
-        let ready = |slot: &Option<(Node, BTreeSet<String>, BTreeSet<String>)>| {
-            slot.as_ref().is_some_and(|(_, n, a)| n.iter().chain(a).all(|path| places.contains_key(path)))
-        };
-        let Some((mut node, needs, after)) = left.iter_mut().find(|slot| ready(slot)).and_then(Option::take) else {
-            let steps = left.into_iter().flatten().map(|(node, ..)| node.ready.step.id).collect();
+        let first = left.iter_mut().find(|slot| {
+            slot.as_ref().is_some_and(|slot| slot.needs.iter().chain(&slot.after).all(|path| places.contains_key(path)))
+        });
+        let Some(Slot { mut ready, needs, after }) = first.and_then(Option::take) else {
+            let steps = left.into_iter().flatten().map(|slot| slot.ready.step.id).collect();
             return Err(ProcedureError::Cycle { procedure: procedure.id.clone(), steps });
         };
-        node.ready.needs = needs.iter().map(|path| places[path]).collect();
-        node.ready.needs.sort_unstable();
-        node.ready.after = after.iter().map(|path| places[path]).collect();
-        node.ready.after.sort_unstable();
-        places.insert(node.ready.step.id.to_string(), steps.len());
-        steps.push(node.ready);
+        ready.needs = needs.iter().map(|path| places[path]).collect();
+        ready.needs.sort_unstable();
+        ready.after = after.iter().map(|path| places[path]).collect();
+        ready.after.sort_unstable();
+        places.insert(ready.step.id.to_string(), steps.len());
+        steps.push(ready);
     }
     for (ready, undone) in undoing {
         // A step that became several is undone once, when the last of them in the order succeeded.
