@@ -489,3 +489,64 @@ fn every_procedure_of_the_standing_example_unfolds() {
         }
     }
 }
+
+/// Says the same over and over, as answers that are delivered again.
+struct Saying(EventData);
+
+#[async_trait]
+impl Observations for Saying {
+    async fn next(&mut self) -> Option<Arc<Event>> {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        Some(Arc::new(Event { data: self.0.clone(), ..observation(Outcome::Healthy) }))
+    }
+}
+
+#[tokio::test]
+async fn people_and_other_automation_are_waited_for() {
+    use rebound_schemas::event::{RecoveryApproved, StepAnswered};
+    let approve = Step { action: Action::Approve { question: "go on?".into() }, ..shell_step("gate", "") };
+    let args = BTreeMap::from([("what".to_owned(), "{service}: {reason}".to_owned())]);
+    let ask = Step { action: Action::Ask { worker: "rundeck".into(), args }, ..shell_step("job", "") };
+    let recovery = RecoveryId::new("rec-1").unwrap();
+    let approved = |step: Option<&str>| -> EventData {
+        let step = step.map(|step| StepId::new(step).unwrap());
+        RecoveryApproved { recovery: recovery.clone(), by: "ann".into(), step }.into()
+    };
+    let answered = |attempt, succeeded| -> EventData {
+        let (recovery, step, output, error) = (recovery.clone(), StepId::new("job").unwrap(), Some("42".into()), None);
+        StepAnswered { recovery, step, attempt, succeeded, by: "rundeck-1".into(), output, error }.into()
+    };
+    let short = |step: &Step, timeout| Step { timeout, on_failure: OnFailure::Escalate, ..step.clone() };
+    let blink = Duration::from_millis(200);
+    let cases = [
+        (short(&approve, LONG), approved(Some("gate")), "gate 1 succeeded", Some("approved by ann")),
+        // The approval of the recovery, or of another step, is not this step's.
+        (short(&approve, blink), approved(None), "gate 1 timed_out", None),
+        (short(&approve, blink), approved(Some("other")), "gate 1 timed_out", None),
+        (short(&ask, LONG), answered(1, true), "job 1 succeeded", Some("42")),
+        (short(&ask, LONG), answered(1, false), "job 1 failed", Some("42")),
+        (short(&ask, blink), answered(2, true), "job 1 timed_out", None),
+    ];
+    for (step, said, want, output) in cases {
+        let mut scene = Scene::new();
+        let asks = matches!(step.action, Action::Ask { .. });
+        let task = Task { verify_within: Duration::from_millis(1), ..task(vec![step]) };
+        let mut saying = Saying(said);
+        let settings = settings();
+        let run = run_task(&task, "r", &mut scene.journal, &mut saying, &settings, &scene.stop);
+        assert_eq!(Box::pin(run).await, Ok(RecoveryOutcome::Failed), "nobody probes here");
+        let story = scene.journal.story();
+        assert_eq!(story[if asks { 3 } else { 2 }], want, "{story:?}");
+        assert_eq!(story.contains(&"recovery.escalated".to_owned()), !want.ends_with("succeeded"));
+        let ended = scene.journal.events.iter().find_map(|event| match &event.data {
+            EventData::StepFinished(data) => Some(data.output.clone()),
+            _ => None,
+        });
+        assert_eq!(ended.unwrap().as_deref(), output);
+        if asks {
+            let EventData::StepRequested(asked) = &scene.journal.events[2].data else { panic!("{story:?}") };
+            assert_eq!((asked.worker.as_str(), asked.attempt), ("rundeck", 1));
+            assert_eq!(asked.args["what"], "api: connection refused");
+        }
+    }
+}

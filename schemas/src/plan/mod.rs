@@ -6,6 +6,7 @@
 
 mod error;
 mod explain;
+mod explain_procedure;
 mod inputs;
 mod model;
 mod order;
