@@ -1,8 +1,9 @@
 //! Decisions: thresholds, suppression, recoveries, and the effects that follow from them.
 //!
 //! Reading order: [`threshold`] and [`flapping`] judge a probe's observations, [`suppress`] and [`budget`] hold
-//! back, [`engine`] folds events and decides, [`notify`] says who is to be told, [`pause`] what a person stopped, [`queue`] whose recovery's turn it
-//! is, [`procedure`] what its next step is, [`verification`] whether it worked. All of these are pure: no clock, no
+//! back, [`engine`] folds events and decides, [`notify`] says who is to be told, [`pause`] what a person stopped,
+//! [`queue`] whose recovery's turn it is, [`procedure`] what its next step is, [`verification`] whether it worked,
+//! [`sites`] whether a site may be left. All of these are pure: no clock, no
 //! I/O, no runtime. [`channel`], [`action`] and [`runner`] are the effects: notifications sent, steps done.
 
 pub mod action;
@@ -16,6 +17,7 @@ pub mod pause;
 pub mod procedure;
 pub mod queue;
 pub mod runner;
+pub mod sites;
 pub mod suppress;
 pub mod threshold;
 pub mod verification;

@@ -148,6 +148,8 @@ impl Queue {
                 entry.trigger.get_or_insert_with(|| (data.clone(), Box::new(event.clone())));
                 entry.approved |= approved;
             }
+            // The approval of one step is the runner's.
+            EventData::RecoveryApproved(data) if data.step.is_some() => {}
             EventData::RecoveryApproved(data) => match self.entries.get_mut(&data.recovery) {
                 Some(entry) => entry.approved = true,
                 None => drop(self.approvals.insert(data.recovery.clone(), at)),

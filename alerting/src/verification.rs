@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use rebound_schemas::event::{CheckResult, EventRef, Outcome};
-use rebound_schemas::{Event, EventData, ProbeId};
+use rebound_schemas::event::{CheckCategory, CheckResult, EventRef, Outcome};
+use rebound_schemas::plan::ServiceLevel;
+use rebound_schemas::{Event, EventData, ProbeId, ServiceId};
 
 /// Observations that a verification names as its evidence, at most.
 const EVIDENCE: usize = 20;
@@ -80,7 +81,8 @@ impl Verification {
     pub fn checks(&self) -> Vec<CheckResult> {
         if self.probes.is_empty() {
             let detail = "the service has no probe, so nobody can tell whether it is back".to_owned();
-            return vec![CheckResult { name: "probes".into(), passed: false, detail: Some(detail) }];
+            let category = Some(CheckCategory::Health);
+            return vec![CheckResult { name: "probes".into(), passed: false, detail: Some(detail), category }];
         }
         let check = |(probe, row): (&ProbeId, &Row)| {
             let detail = match &row.newest {
@@ -91,7 +93,8 @@ impl Verification {
                 }
             };
             let passed = row.successes >= self.successes;
-            CheckResult { name: format!("probe {probe}"), passed, detail: Some(detail) }
+            let category = Some(CheckCategory::Health);
+            CheckResult { name: format!("probe {probe}"), passed, detail: Some(detail), category }
         };
         self.probes.iter().map(check).collect()
     }
@@ -104,6 +107,81 @@ impl Verification {
         let by_age =
             (1..=longest).flat_map(|age| rows.iter().filter_map(move |row| row.get(row.len().checked_sub(age)?)));
         by_age.take(EVIDENCE).cloned().collect()
+    }
+}
+
+/// Whether a service keeps its service level: each threshold judged by the first measurement of it whose whole window
+/// lies after a given time, so that the outage itself is not counted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LevelCheck {
+    after: DateTime<Utc>,
+    service: ServiceId,
+    /// What is asked for: a name, a bound, whether it is the least, and what was found.
+    rows: Vec<LevelRow>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct LevelRow {
+    name: &'static str,
+    bound: f64,
+    at_least: bool,
+    found: Option<f64>,
+}
+
+impl LevelCheck {
+    /// Nothing was measured yet.
+    #[must_use]
+    pub fn new(after: DateTime<Utc>, service: &ServiceId, level: &ServiceLevel) -> Self {
+        let row =
+            |name, bound: Option<f64>, at_least| bound.map(|bound| LevelRow { name, bound, at_least, found: None });
+        let rows = [
+            row("response_time_ms", level.response_time.map(|time| time.as_secs_f64() * 1000.0), false),
+            row("throughput_per_second", level.throughput_per_second, true),
+            row("error_rate", level.error_rate, false),
+            row("availability", level.availability, true),
+        ];
+        Self { after, service: service.clone(), rows: rows.into_iter().flatten().collect() }
+    }
+
+    /// Takes note of a measurement; anything else changes nothing.
+    pub fn evolve(&mut self, event: &Event) {
+        let EventData::ServiceLevelMeasured(data) = &event.data else { return };
+        let length = event.occurred_at.signed_duration_since(self.after).as_seconds_f64();
+        if event.subject != self.service || length <= 0.0 || data.window_seconds > length {
+            return;
+        }
+        for row in &mut self.rows {
+            let value = match row.name {
+                "response_time_ms" => data.response_time_ms,
+                "throughput_per_second" => data.throughput_per_second,
+                "error_rate" => data.error_rate,
+                _ => data.availability,
+            };
+            row.found = row.found.or(value);
+        }
+    }
+
+    /// What was found, once every threshold was measured: those that were missed are the error.
+    #[must_use]
+    pub fn result(&self) -> Option<Result<String, String>> {
+        let mut missed = Vec::new();
+        let mut kept = Vec::new();
+        for row in &self.rows {
+            let found = row.found?;
+            let (good, sign) = if row.at_least { (found >= row.bound, '<') } else { (found <= row.bound, '>') };
+            if good {
+                kept.push(format!("{} {found}", row.name));
+            } else {
+                missed.push(format!("{} {found} {sign} {}", row.name, row.bound));
+            }
+        }
+        Some(if missed.is_empty() { Ok(kept.join(", ")) } else { Err(missed.join(", ")) })
+    }
+
+    /// The thresholds that nothing was measured of.
+    #[must_use]
+    pub fn unmeasured(&self) -> Vec<&'static str> {
+        self.rows.iter().filter(|row| row.found.is_none()).map(|row| row.name).collect()
     }
 }
 

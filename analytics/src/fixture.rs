@@ -96,6 +96,8 @@ pub(crate) fn recovery(n: u32, service: &str, from: i64) -> Vec<Event> {
         first_failure_at: at(from - 10),
         not_before: None,
         by: None,
+        reason: None,
+        error_class: None,
     };
     let started = RecoveryStarted {
         recovery: recovery.clone(),

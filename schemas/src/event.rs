@@ -171,6 +171,8 @@ kinds! {
     RecoveryStarted, "recovery.started", v 1, Recoveries;
     StepStarted, "step.started", v 1, Recoveries;
     StepFinished, "step.finished", v 1, Recoveries;
+    StepRequested, "step.requested", v 1, Recoveries;
+    StepAnswered, "step.answered", v 1, Recoveries;
     RecoveryVerified, "recovery.verified", v 1, Recoveries;
     RecoveryFinished, "recovery.finished", v 1, Recoveries;
     RecoveryEscalated, "recovery.escalated", v 1, Recoveries;
@@ -335,6 +337,19 @@ words! {
         /// The service is flapping.
         Flapping = "flapping",
     }
+    /// What a check after a recovery is about.
+    CheckCategory {
+        /// The service's own probes.
+        Health = "health",
+        /// Its data is whole and consistent.
+        Data = "data",
+        /// It keeps its service levels.
+        ServiceLevel = "service_level",
+        /// It is as protected as before.
+        Security = "security",
+        /// What rules and contracts ask for.
+        Compliance = "compliance",
+    }
     /// What kind of backup.
     BackupKind {
         /// Everything.
@@ -373,6 +388,9 @@ pub struct CheckResult {
     /// What was found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// What it is about; none in events from before there were categories.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category: Option<CheckCategory>,
 }
 
 /// Payloads: every struct is an object that refuses unknown members, so that a typing error is seen at once.
@@ -693,13 +711,22 @@ payloads! {
         /// Who asked, where a person did.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<String>,
+        /// What was seen, in words.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// What was seen, coarsely.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error_class: Option<ErrorClass>,
     }
-    /// A person approved a recovery.
+    /// A person approved a recovery, or one step of it that waits for approval.
     RecoveryApproved {
         /// The recovery.
         recovery: RecoveryId,
         /// Who.
         by: String,
+        /// The step that may go on; none: the recovery may begin.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<StepId>,
     }
     /// A person refused a recovery that waited for approval; it never runs.
     RecoveryRejected {
@@ -794,6 +821,43 @@ payloads! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         code: Option<i32>,
         /// What it printed (capped).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<String>,
+        /// Why it failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    }
+    /// Another automation is asked to do a step's work. Whoever listens for `worker` does it, once for each
+    /// recovery, step and attempt, and says how it ended with `step.answered`.
+    StepRequested {
+        /// The recovery.
+        recovery: RecoveryId,
+        /// The incident.
+        incident: IncidentId,
+        /// The step.
+        step: StepId,
+        /// Which attempt at the step, from 1.
+        attempt: u32,
+        /// Who is asked: a name that the other side looks for.
+        worker: String,
+        /// What it is told.
+        args: std::collections::BTreeMap<String, String>,
+        /// An answer after this time is too late.
+        answer_until: DateTime<Utc>,
+    }
+    /// Another automation did a step's work, or failed to.
+    StepAnswered {
+        /// The recovery that asked.
+        recovery: RecoveryId,
+        /// The step that asked.
+        step: StepId,
+        /// The attempt that asked.
+        attempt: u32,
+        /// Whether it did what was asked.
+        succeeded: bool,
+        /// Who answers.
+        by: String,
+        /// What came of it (capped).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         output: Option<String>,
         /// Why it failed.

@@ -11,10 +11,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::Utc;
 use rebound_alerting::queue::{Command, Queue, QueueLimits};
-use rebound_alerting::runner::{Journal, JournalError, RunnerError, Settings, Stop, run_recovery};
+use rebound_alerting::runner::{Journal, JournalError, Observations, RunnerError, Settings, Stop, Task, run_task};
+use rebound_alerting::sites::Sites;
 use rebound_ingest::bus::{BusError, Partition, Stream};
 use rebound_schemas::plan::Plan;
-use rebound_schemas::{Event, RecoveryId, Topic};
+use rebound_schemas::{Event, EventData, RecoveryId, Topic};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -29,6 +30,8 @@ pub(crate) const GROUP: &str = "recover";
 const ASK_EVERY: Duration = Duration::from_millis(250);
 /// Observations that a verification may lag behind; older ones are lost to it, which only delays it.
 const OBSERVATIONS: usize = 4096;
+/// Approvals and answers that a run may lag behind: they are rare.
+const ANSWERS: usize = 1024;
 /// Journalled events on their way to the queue.
 const JOURNALLED: usize = 256;
 
@@ -55,7 +58,12 @@ impl Role {
     pub(crate) async fn run(self, held: Arc<Tenure>, ready: Arc<AtomicBool>) -> Result<(), BusError> {
         let bus = held.bus().clone();
         let mut queue = Queue::new(self.limits.clone());
-        let mut on = fold_decisions(&bus, |event| queue.evolve(event)).await?;
+        let mut sites = Sites::default();
+        let fold = |event: &Event| {
+            queue.evolve(event);
+            sites.evolve(event);
+        };
+        let mut on = fold_decisions(&bus, fold).await?;
         for number in 0..bus.partitions() {
             // Probes that a step waits for may belong to another partition's service.
             let partition = Partition::of(Topic::Observations, number);
@@ -63,6 +71,7 @@ impl Role {
         }
         let mut feed = Feed::start(&bus, on);
         let (observations, _) = broadcast::channel(OBSERVATIONS);
+        let (answers, _) = broadcast::channel(ANSWERS);
         let (journalled, mut written) = mpsc::channel::<Event>(JOURNALLED);
         let mut runs: JoinSet<(RecoveryId, Result<(), RunnerError>)> = JoinSet::new();
         // Cancelled when this future is dropped: a run that is between two awaits still sees it.
@@ -85,8 +94,9 @@ impl Role {
                             queue.begin(&id);
                             tracing::info!(recovery = %id, service = %triggered.subject, "recovering");
                             let journal = BusJournal { held: held.clone(), journalled: journalled.clone() };
-                            let watch = observations.subscribe();
-                            runs.spawn(self.clone().recover(id, triggered, journal, watch, stop.clone()));
+                            let watch = Watch { answers: answers.subscribe(), observations: observations.subscribe() };
+                            let task = self.task(&triggered, &sites);
+                            runs.spawn(self.clone().recover(id, task, journal, watch, stop.clone()));
                         }
                     }
                 }
@@ -104,7 +114,13 @@ impl Role {
                             }
                         }
                     } else {
-                        input.events.iter().for_each(|event| queue.evolve(event));
+                        for event in input.events {
+                            queue.evolve(&event);
+                            sites.evolve(&event);
+                            if matches!(event.data, EventData::RecoveryApproved(_) | EventData::StepAnswered(_)) {
+                                let _ = answers.send(Arc::new(event));
+                            }
+                        }
                     }
                 }
                 Some(event) = written.recv() => queue.evolve(&event),
@@ -133,18 +149,32 @@ impl Role {
         }
     }
 
+    /// What a trigger asks for; a move between sites that would leave too few healthy ones runs nothing.
+    fn task(&self, triggered: &Event, sites: &Sites) -> Result<Task, RunnerError> {
+        let task = Task::new(&self.plan, triggered)?;
+        let refused = task.moves.as_ref().and_then(|moved| sites.allow(&self.plan, moved).err());
+        Ok(match refused {
+            Some(reason) => task.refused(reason),
+            None => task,
+        })
+    }
+
     async fn recover(
         self,
         id: RecoveryId,
-        triggered: Box<Event>,
+        task: Result<Task, RunnerError>,
         mut journal: BusJournal,
-        mut observations: broadcast::Receiver<Arc<Event>>,
+        mut watch: Watch,
         stop: Stop,
     ) -> (RecoveryId, Result<(), RunnerError>) {
+        let task = match task {
+            Ok(task) => task,
+            Err(error) => return (id, Err(error)),
+        };
         let settings = Settings::default();
-        let run = run_recovery(&self.plan, &triggered, &self.runner, &mut journal, &mut observations, &settings, &stop);
+        let run = run_task(&task, &self.runner, &mut journal, &mut watch, &settings, &stop);
         let result = Box::pin(run).await.map(|outcome| {
-            tracing::info!(recovery = %id, service = %triggered.subject, %outcome, "recovery ended");
+            tracing::info!(recovery = %id, service = %task.service, %outcome, "recovery ended");
         });
         (id, result)
     }
@@ -154,6 +184,25 @@ fn recovery_of(triggered: &Event) -> Option<RecoveryId> {
     match &triggered.data {
         rebound_schemas::EventData::RecoveryTriggered(data) => Some(data.recovery.clone()),
         _ => None,
+    }
+}
+
+/// What a recovery waits for. Approvals and answers have a way of their own, so that a flood of observations can't
+/// push them out.
+#[derive(Debug)]
+struct Watch {
+    answers: broadcast::Receiver<Arc<Event>>,
+    observations: broadcast::Receiver<Arc<Event>>,
+}
+
+#[async_trait]
+impl Observations for Watch {
+    async fn next(&mut self) -> Option<Arc<Event>> {
+        tokio::select! {
+            biased;
+            event = Observations::next(&mut self.answers) => event,
+            event = Observations::next(&mut self.observations) => event,
+        }
     }
 }
 

@@ -199,6 +199,8 @@ impl Engine {
                     first_failure_at: outage.first_failure_at,
                     not_before,
                     by: None,
+                    reason: Some(outage.reason.to_string()),
+                    error_class: state.lead().and_then(|probe| probe.streak()).map(|streak| streak.error_class),
                 };
                 self.append(at, id, now, data.into(), decided);
             }

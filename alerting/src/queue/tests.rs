@@ -80,6 +80,8 @@ fn trigger(name: &str, attempt: u32, second: i64, mode: TriggerMode, not_before:
         first_failure_at: at(0),
         not_before: not_before.map(at),
         by: None,
+        reason: None,
+        error_class: None,
     };
     event(name, format!("t-{name}-{attempt}"), second, data)
 }
@@ -95,7 +97,7 @@ fn started(name: &str, attempt: u32, second: i64) -> Event {
 }
 
 fn approved(name: &str, second: i64) -> Event {
-    let data = RecoveryApproved { recovery: recovery(name, 1), by: "ann".into() };
+    let data = RecoveryApproved { recovery: recovery(name, 1), by: "ann".into(), step: None };
     event(name, format!("a-{name}"), second, data)
 }
 

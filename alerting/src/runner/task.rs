@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use rebound_schemas::event::{RecoveryMethod, RecoveryTriggered};
-use rebound_schemas::plan::{Action, Plan};
-use rebound_schemas::{Event, EventData, EventId, PlanVersion, ProbeId, RecoveryId, ServiceId, Source};
+use rebound_schemas::event::{ErrorClass, RecoveryMethod, RecoveryTriggered};
+use rebound_schemas::plan::{Action, Plan, Validation, ValidationCheck};
+use rebound_schemas::{Event, EventData, EventId, PlanVersion, ProbeId, RecoveryId, ServiceId, SiteId, Source};
 
 use super::{RunnerError, SOURCE};
-use crate::procedure::{self, Placeholders, ReadyStep};
+use crate::procedure::{self, Placeholders, Script};
 
 /// What a recovery is to do, taken from the plan and the trigger: nothing of the plan is looked up afterwards.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,15 +22,32 @@ pub struct Task {
     /// How the service is brought back.
     pub method: Option<RecoveryMethod>,
     /// The procedure's steps, or why there are none to run.
-    pub steps: Result<Vec<ReadyStep>, String>,
+    pub steps: Result<Script, String>,
     /// The service's own probes.
     pub probes: Vec<ProbeId>,
     /// Successes in a row that each of them must show.
     pub successes: u32,
     /// Time for that, from the end of the last step.
     pub verify_within: Duration,
+    /// Checks that follow, besides the probes.
+    pub validations: Vec<Validation>,
+    /// The move between sites that the procedure makes.
+    pub moves: Option<Move>,
     /// Programs that may be run.
     pub allow: Vec<String>,
+}
+
+/// A move of the load between sites.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// From here.
+    pub from: SiteId,
+    /// To here.
+    pub to: SiteId,
+    /// It moves back what an earlier one moved away.
+    pub back: bool,
+    /// So many sites, `from` not counted, must be healthy.
+    pub healthy_sites_at_least: u32,
 }
 
 impl Task {
@@ -52,8 +69,11 @@ impl Task {
                     incident: trigger.incident.clone(),
                     recovery: trigger.recovery.clone(),
                     attempt: trigger.attempt,
+                    reason: trigger.reason.clone().unwrap_or_default(),
+                    error_class: trigger.error_class.unwrap_or(ErrorClass::Unknown),
+                    first_failure_at: trigger.first_failure_at,
                 };
-                procedure::unfold(procedure, &placeholders).map_err(|e| e.to_string())
+                procedure::unfold(procedure, plan, &placeholders).map_err(|e| e.to_string())
             }
         };
         Ok(Self {
@@ -65,14 +85,43 @@ impl Task {
             probes: plan.probes_of(&triggered.subject).map(|p| p.id.clone()).collect(),
             successes: policy.map_or(1, |p| p.recoveries),
             verify_within: policy.map_or(Duration::ZERO, |p| p.verify_within),
+            validations: service.map_or_else(Vec::new, |service| {
+                let all = plan.validations().values();
+                all.filter(|validation| validation.applies_to(service, &trigger.procedure)).cloned().collect()
+            }),
+            moves: service.and_then(|service| {
+                let failover = plan.procedures().get(&trigger.procedure)?.failover.as_ref()?;
+                Some(Move {
+                    from: failover.from.clone().unwrap_or_else(|| service.site.clone()),
+                    to: failover.to.clone(),
+                    back: failover.back,
+                    healthy_sites_at_least: failover.healthy_sites_at_least,
+                })
+            }),
             allow: plan.allow().to_vec(),
         })
+    }
+
+    /// The same task, which runs nothing and fails for this reason.
+    #[must_use]
+    pub fn refused(self, reason: String) -> Self {
+        Self { steps: Err(reason), ..self }
+    }
+
+    /// What a validation does, its texts filled in.
+    pub(super) fn validation_action(&self, validation: &Validation) -> Result<Action, String> {
+        let ValidationCheck::Act(action) = &validation.check else {
+            return Err("it is not something to do".to_owned());
+        };
+        let inputs = self.steps.as_ref().map(|script| &script.inputs).map_err(Clone::clone)?;
+        let value = |name: &str| inputs.value(name).ok_or_else(|| format!("{{{name}}} has no value"));
+        procedure::fill_action(action, &value)
     }
 
     /// Probes whose observations the recovery needs: the service's own, and those that a step waits for.
     #[must_use]
     pub fn watched(&self) -> Vec<ProbeId> {
-        let waited = self.steps.iter().flatten().filter_map(|ready| match &ready.step.action {
+        let waited = self.steps.iter().flat_map(|script| &script.steps).filter_map(|ready| match &ready.step.action {
             Action::WaitForProbe { probe } => probe.clone(),
             _ => None,
         });

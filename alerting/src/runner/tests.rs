@@ -13,6 +13,12 @@ use crate::procedure::Placeholders;
 
 use super::*;
 
+use rebound_schemas::event::{ErrorClass, RecoveryFinished, RecoveryTriggered};
+use rebound_schemas::plan::Action;
+
+use crate::action;
+use crate::procedure;
+
 const LONG: Duration = Duration::from_secs(60);
 
 /// Keeps what is recorded; from the `fence_at`-th record on it is fenced, and the first `failures` calls fail after
@@ -67,6 +73,12 @@ fn shell_step(id: &str, script: &str) -> Step {
         id: StepId::new(id).unwrap(),
         name: id.into(),
         needs: vec![],
+        after: vec![],
+        when: None,
+        each: None,
+        undoes: None,
+        backoff: Duration::from_millis(1),
+        backoff_max: Duration::from_millis(1),
         action: Action::Command { argv: ["/bin/sh", "-c", script].map(String::from).to_vec(), env: BTreeMap::new() },
         timeout: LONG,
         retries: 0,
@@ -89,6 +101,8 @@ fn task(steps: Vec<Step>) -> Task {
         first_failure_at: DateTime::from_timestamp(0, 0).unwrap(),
         not_before: None,
         by: None,
+        reason: Some("connection refused".into()),
+        error_class: Some(ErrorClass::Network),
     };
     let placeholders = Placeholders {
         service: ServiceId::new("api").unwrap(),
@@ -96,24 +110,37 @@ fn task(steps: Vec<Step>) -> Task {
         incident: trigger.incident.clone(),
         recovery: trigger.recovery.clone(),
         attempt: 1,
+        reason: "connection refused".into(),
+        error_class: ErrorClass::Network,
+        first_failure_at: trigger.first_failure_at,
     };
-    let procedure = Procedure { id: trigger.procedure.clone(), name: "restart".into(), steps, concurrency: 1 };
+    let plan = Plan::parse(PLAN, "plan.toml").unwrap();
+    let procedure = Procedure {
+        id: trigger.procedure.clone(),
+        name: "restart".into(),
+        steps,
+        rollback: vec![],
+        concurrency: 1,
+        parallel: 1,
+        failover: None,
+    };
     Task {
         trigger,
         service: placeholders.service.clone(),
         plan: PlanVersion::of_text("plan"),
         method: Some(RecoveryMethod::ActivePassive),
-        steps: procedure::unfold(&procedure, &placeholders).map_err(|e| e.to_string()),
+        steps: procedure::unfold(&procedure, &plan, &placeholders).map_err(|e| e.to_string()),
         probes: vec![probe()],
         successes: 2,
         verify_within: LONG,
+        validations: vec![],
+        moves: None,
         allow: vec!["/bin/sh".into()],
     }
 }
 
 fn settings() -> Settings {
     Settings {
-        retry_wait: Duration::from_millis(1),
         kill_grace: Duration::from_millis(200),
         drain: Duration::from_millis(100),
         journal_patience: Duration::from_millis(300),
@@ -425,11 +452,14 @@ async fn a_task_takes_everything_from_the_plan() {
     assert_eq!((task.successes, task.verify_within), (3, Duration::from_secs(7)));
     assert_eq!((&task.probes, &task.allow), (&vec![probe()], &vec!["/bin/sh".to_owned()]));
     assert_eq!(task.watched(), [probe(), ProbeId::new("db-tcp").unwrap()]);
-    let Action::Command { argv, .. } = &task.steps.as_ref().unwrap()[0].step.action else { panic!() };
-    assert_eq!(argv[2], "echo api 1");
+    let Action::Command { argv, .. } = &task.steps.as_ref().unwrap().steps[0].step.action else { panic!() };
+    assert_eq!(argv[2], "echo {service} {attempt}");
 
     let of = |service: &str, procedure: &str| Task::new(&plan, &triggered(service, procedure)).unwrap().steps;
-    assert_eq!(of("gone", "restart"), Err("service gone is no longer in the plan".into()));
+    assert_eq!(
+        of("gone", "restart"),
+        Err::<crate::procedure::Script, String>("service gone is no longer in the plan".into())
+    );
     assert_eq!(of("api", "gone"), Err("procedure gone is no longer in the plan".into()));
     let wrong = Task::new(&plan, &observation(Outcome::Healthy)).unwrap_err();
     assert_eq!(wrong.to_string(), "a recovery begins with recovery.triggered, not with probe.completed");
@@ -450,12 +480,73 @@ fn every_procedure_of_the_standing_example_unfolds() {
         for procedure in plan.procedures().keys() {
             let task = Task::new(&plan, &triggered(service.as_str(), procedure.as_str())).unwrap();
             let steps = task.steps.unwrap();
-            assert!(!steps.is_empty());
-            for ready in &steps {
+            assert!(!steps.steps.is_empty());
+            for ready in &steps.steps {
                 if let Action::Command { argv, .. } = &ready.step.action {
                     action::allowed_program(&argv[0], &task.allow).unwrap();
                 }
             }
+        }
+    }
+}
+
+/// Says the same over and over, as answers that are delivered again.
+struct Saying(EventData);
+
+#[async_trait]
+impl Observations for Saying {
+    async fn next(&mut self) -> Option<Arc<Event>> {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        Some(Arc::new(Event { data: self.0.clone(), ..observation(Outcome::Healthy) }))
+    }
+}
+
+#[tokio::test]
+async fn people_and_other_automation_are_waited_for() {
+    use rebound_schemas::event::{RecoveryApproved, StepAnswered};
+    let approve = Step { action: Action::Approve { question: "go on?".into() }, ..shell_step("gate", "") };
+    let args = BTreeMap::from([("what".to_owned(), "{service}: {reason}".to_owned())]);
+    let ask = Step { action: Action::Ask { worker: "rundeck".into(), args }, ..shell_step("job", "") };
+    let recovery = RecoveryId::new("rec-1").unwrap();
+    let approved = |step: Option<&str>| -> EventData {
+        let step = step.map(|step| StepId::new(step).unwrap());
+        RecoveryApproved { recovery: recovery.clone(), by: "ann".into(), step }.into()
+    };
+    let answered = |attempt, succeeded| -> EventData {
+        let (recovery, step, output, error) = (recovery.clone(), StepId::new("job").unwrap(), Some("42".into()), None);
+        StepAnswered { recovery, step, attempt, succeeded, by: "rundeck-1".into(), output, error }.into()
+    };
+    let short = |step: &Step, timeout| Step { timeout, on_failure: OnFailure::Escalate, ..step.clone() };
+    let blink = Duration::from_millis(200);
+    let cases = [
+        (short(&approve, LONG), approved(Some("gate")), "gate 1 succeeded", Some("approved by ann")),
+        // The approval of the recovery, or of another step, is not this step's.
+        (short(&approve, blink), approved(None), "gate 1 timed_out", None),
+        (short(&approve, blink), approved(Some("other")), "gate 1 timed_out", None),
+        (short(&ask, LONG), answered(1, true), "job 1 succeeded", Some("42")),
+        (short(&ask, LONG), answered(1, false), "job 1 failed", Some("42")),
+        (short(&ask, blink), answered(2, true), "job 1 timed_out", None),
+    ];
+    for (step, said, want, output) in cases {
+        let mut scene = Scene::new();
+        let asks = matches!(step.action, Action::Ask { .. });
+        let task = Task { verify_within: Duration::from_millis(1), ..task(vec![step]) };
+        let mut saying = Saying(said);
+        let settings = settings();
+        let run = run_task(&task, "r", &mut scene.journal, &mut saying, &settings, &scene.stop);
+        assert_eq!(Box::pin(run).await, Ok(RecoveryOutcome::Failed), "nobody probes here");
+        let story = scene.journal.story();
+        assert_eq!(story[if asks { 3 } else { 2 }], want, "{story:?}");
+        assert_eq!(story.contains(&"recovery.escalated".to_owned()), !want.ends_with("succeeded"));
+        let ended = scene.journal.events.iter().find_map(|event| match &event.data {
+            EventData::StepFinished(data) => Some(data.output.clone()),
+            _ => None,
+        });
+        assert_eq!(ended.unwrap().as_deref(), output);
+        if asks {
+            let EventData::StepRequested(asked) = &scene.journal.events[2].data else { panic!("{story:?}") };
+            assert_eq!((asked.worker.as_str(), asked.attempt), ("rundeck", 1));
+            assert_eq!(asked.args["what"], "api: connection refused");
         }
     }
 }

@@ -110,6 +110,7 @@ fn is_own_decision(kind: Kind) -> bool {
         | Kind::RecoveryStarted
         | Kind::StepStarted
         | Kind::StepFinished
+        | Kind::StepRequested
         | Kind::RecoveryVerified
         | Kind::RecoveryFinished
         | Kind::RecoveryEscalated => true,
@@ -132,6 +133,7 @@ fn is_own_decision(kind: Kind) -> bool {
         | Kind::RecoveryCancelled
         | Kind::RecoveryPaused
         | Kind::RecoveryResumed
+        | Kind::StepAnswered
         | Kind::FailoverStarted
         | Kind::FailoverFinished
         | Kind::FailbackFinished

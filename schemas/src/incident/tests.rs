@@ -65,6 +65,8 @@ fn triggered(n: u32, r: u32, seconds: i64, by: Option<&str>) -> Event {
         first_failure_at: at(0),
         not_before: None,
         by: by.map(Into::into),
+        reason: None,
+        error_class: None,
     };
     event(&format!("rec-{r}:triggered"), seconds, data)
 }
@@ -76,7 +78,7 @@ fn started(n: u32, r: u32, seconds: i64) -> Event {
 }
 
 fn approved(r: u32, seconds: i64) -> Event {
-    event(&format!("rec-{r}:approved"), seconds, RecoveryApproved { recovery: rec(r), by: "kim".into() })
+    event(&format!("rec-{r}:approved"), seconds, RecoveryApproved { recovery: rec(r), by: "kim".into(), step: None })
 }
 
 fn finished(n: u32, r: u32, seconds: i64, outcome: RecoveryOutcome) -> Event {

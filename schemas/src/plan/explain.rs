@@ -77,6 +77,12 @@ impl Plan {
         for policy in self.policies.values() {
             line(format_args!("policy {}: {}", policy.id, policy.explain()));
         }
+        for procedure in self.procedures.values() {
+            line(format_args!("procedure {}", procedure.explain()));
+        }
+        for validation in self.validations.values() {
+            line(format_args!("validation {}", validation.explain()));
+        }
         for site in self.sites.values() {
             let (time, share) = (words(site.recovery_time), site.capacity * 100.0);
             line(format_args!(

@@ -6,12 +6,15 @@
 
 mod error;
 mod explain;
+mod explain_procedure;
+mod inputs;
 mod model;
 mod order;
 mod read;
 mod read_channel;
 mod read_probe;
 mod read_procedure;
+mod read_validation;
 mod reader;
 mod relations;
 mod section;
@@ -21,6 +24,7 @@ mod tests;
 mod tests_folder;
 #[cfg(all(test, unix))]
 mod tests_stand_ins;
+mod when;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,6 +33,8 @@ use toml::de::DeTable;
 
 pub use error::{PlanError, PlanErrors};
 pub use model::*;
+pub use relations::MOST_STEPS;
+pub use when::{When, name_in_conditions};
 
 use crate::event::Severity;
 use crate::ids::{PlanVersion, ProbeId, ServiceId};
@@ -142,6 +148,9 @@ fn read_plan(root: &Section<'_>, text: &str, base: &str) -> Plan {
     named(root, "service_level", "service level");
     let levels = root.sections("service_level");
     let levels = levels.iter().filter_map(|section| reading.service_level(section)).collect::<Vec<_>>();
+    named(root, "validation", "validation");
+    let validations = root.sections("validation");
+    let validations = validations.iter().filter_map(|section| reading.validation(section, &levels)).collect::<Vec<_>>();
     named(root, "drill", "drill");
     let drills: Vec<Drill> = root.sections("drill").iter().filter_map(|section| reading.drill(section)).collect();
     root.finish("a plan");
@@ -172,6 +181,7 @@ fn read_plan(root: &Section<'_>, text: &str, base: &str) -> Plan {
         procedures: by_id(procedures, |procedure| procedure.id.clone()),
         backups: by_id(backups, |backup| backup.id.clone()),
         service_levels: by_id(levels, |level| level.id.clone()),
+        validations: by_id(validations, |validation| validation.id.clone()),
         drills: by_id(drills, |drill| drill.id.clone()),
         start_order,
         allow: reading.allow,

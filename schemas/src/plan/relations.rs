@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::model::{Plan, Policy, Service};
+use super::model::{Action, Plan, Policy, Procedure, Service};
 use super::order;
 use super::reader::{Reader, words};
 use super::section::Section;
@@ -65,8 +65,50 @@ pub(super) fn start_order(
     sorted.order.into_iter().map(|n| written[n].clone()).collect()
 }
 
+/// Steps of one recovery at most, nested ones and repetitions counted.
+pub const MOST_STEPS: usize = 1000;
+
+/// Procedures that are steps of one another, and nesting that never ends in a number of steps anybody would run.
+fn nesting(plan: &Plan, reader: &Reader<'_>) {
+    let procedures: Vec<&Procedure> = plan.procedures.values().collect();
+    let nested = |procedure: &Procedure| {
+        let ids = procedure.steps.iter().filter_map(|step| match &step.action {
+            Action::Procedure { procedure } => Some(procedure.clone()),
+            _ => None,
+        });
+        ids.filter_map(|id| procedures.iter().position(|other| other.id == id)).collect::<Vec<usize>>()
+    };
+    let needs: Vec<Vec<usize>> = procedures.iter().map(|procedure| nested(procedure)).collect();
+    let sorted = order::sort(&needs);
+    for cycle in &sorted.cycles {
+        let names: Vec<&str> = cycle.iter().map(|n| procedures[*n].id.as_str()).collect();
+        let key = format!("procedure.{}", names[0]);
+        let message = format!("procedures that are steps of one another: {}", order::arrows(&names));
+        reader.fault(&key, message, "none of them could ever end: drop one of these steps");
+    }
+    if !sorted.cycles.is_empty() {
+        return;
+    }
+    let mut counts = vec![0usize; procedures.len()];
+    for n in sorted.order {
+        let own = procedures[n].steps.iter().map(|step| match (&step.action, step.each) {
+            (Action::Procedure { .. }, _) => 0,
+            (_, Some(_)) => plan.services.len(),
+            _ => 1,
+        });
+        counts[n] = own.sum::<usize>() + procedures[n].rollback.len();
+        counts[n] = needs[n].iter().fold(counts[n], |sum, inner| sum.saturating_add(counts[*inner]));
+        if counts[n] > MOST_STEPS {
+            let message = format!("is {} steps long, nested and repeated ones counted", counts[n]);
+            let remedy = format!("a recovery has at most {MOST_STEPS}: make it shorter");
+            reader.fault(&format!("procedure.{}", procedures[n].id), message, remedy);
+        }
+    }
+}
+
 /// Objectives that can't be met and policies that can't work, with the services that show it.
 pub(super) fn check(plan: &Plan, reader: &Reader<'_>) {
+    nesting(plan, reader);
     for service in plan.services.values() {
         let Some(policy) = plan.policies.get(&service.policy) else { continue };
         let probes: Vec<_> = plan.probes_of(&service.id).collect();

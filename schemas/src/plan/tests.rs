@@ -273,3 +273,27 @@ fn durations_are_told_as_they_are_written() {
         assert_eq!(humantime::parse_duration(text).unwrap(), Duration::from_millis(millis));
     }
 }
+
+#[test]
+fn a_procedure_says_what_it_does() {
+    let text = format!(
+        "allow = [\"/bin/x\"]\n{SMALL}[[procedure]]\nid = \"p\"\nparallel = 2\n\
+         [[procedure.step]]\nid = \"up\"\neach = \"dependencies\"\ncommand = [\"/bin/x\", \"{{each}}\"]\nretries = 2\n\
+         [[procedure.step]]\nid = \"sure\"\napprove = \"go on?\"\n\
+         [[procedure.step]]\nid = \"do\"\nwhen = \"attempt > 1\"\nask = \"rundeck\"\non_failure = \"rollback\"\n\
+         [[procedure.rollback]]\nundoes = \"up\"\ncommand = [\"/bin/x\"]\n\
+         [[validation]]\nid = \"v\"\ncategory = \"data\"\nservices = [\"web\"]\ncommand = [\"/bin/x\"]\n"
+    );
+    let plan = Plan::parse(&text, "plan.toml").unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(
+        plan.procedures()["p"].explain(),
+        "p (p): up to 2 steps at once\n  up: run /bin/x {each}, for everything that the service needs in the start \
+         order, tried 3 times\n  sure: wait until a person approves: go on?; people are asked if it fails within 1h\n  \
+         do: ask rundeck and wait for its answer, when attempt > 1; rolls back if it fails\n  \
+         can be rolled back, the last first: up"
+    );
+    assert_eq!(
+        plan.validations()["v"].explain(),
+        "v (data): after recoveries of service web, run /bin/x, or the recovery failed"
+    );
+}

@@ -61,7 +61,11 @@ impl Example {
     fn procedure(&self, id: &str, service: &str) {
         for step in &self.plan.procedures()[id].steps {
             if let Action::Command { argv, .. } = &step.action {
-                let argv: Vec<String> = argv.iter().map(|text| text.replace("{service}", service)).collect();
+                let argv: Vec<String> = argv
+                    .iter()
+                    .map(|text| text.replace("{service}", service))
+                    .map(|text| if text.starts_with("{steps.") { "000001".to_owned() } else { text })
+                    .collect();
                 self.must(&argv);
             }
         }
@@ -118,15 +122,18 @@ fn steps_fail_when_what_they_need_does_not_hold() {
     example.fails("component.sh start authentication", "authentication needs core, which is stopped");
     example.fails("component.sh start ../node", "is not a name");
     example.fails("fact.sh set site.servers=up site.environment=stable", "site.environment is unknown");
-    example.fails("data.sh restore postgres", "identify one first");
+    example.fails("data.sh restore ets", "identify one first");
     example.fails("data.sh same postgres secondary", "is not the live one");
 
     let data = example.folder.join("state/data/postgres");
-    std::fs::write(data.join("live/tables"), "overwritten").unwrap();
+    example.must(&example.tool("data.sh corrupt postgres"));
+    example.fails("data.sh verify postgres tables", "tables of postgres");
     example.procedure("database-full-restore", "database");
-    assert_eq!(std::fs::read_to_string(data.join("live/tables")).unwrap(), "postgres tables\n");
-    std::fs::write(data.join("live/tables"), "overwritten").unwrap();
-    example.fails("data.sh verify postgres tables", "tables of postgres differs");
-    std::fs::write(data.join("backups/000001/tables"), "rotten").unwrap();
+    example.must(&example.tool("data.sh verify postgres"));
+    example.must(&example.tool("certificate.sh expire"));
+    example.fails("certificate.sh verify", "it ends within a week");
+    example.must(&example.tool("zone.sh corrupt"));
+    example.fails("zone.sh is api 127.0.0.1", "the zone is not whole");
+    std::fs::write(data.join("backups/000001/database"), "rotten").unwrap();
     example.fails("data.sh identify postgres", "no sound backup");
 }

@@ -231,6 +231,19 @@ impl<'a> Row<'a> {
                 self.duration_ms = i64::try_from(d.duration_ms).ok();
                 self.reason = d.error.as_deref();
             }
+            EventData::StepRequested(d) => {
+                self.recovery = Some(d.recovery.as_str());
+                self.incident = Some(d.incident.as_str());
+                self.step = Some(d.step.as_str());
+                self.attempt = i32::try_from(d.attempt).ok();
+            }
+            EventData::StepAnswered(d) => {
+                self.recovery = Some(d.recovery.as_str());
+                self.step = Some(d.step.as_str());
+                self.attempt = i32::try_from(d.attempt).ok();
+                self.outcome = Some(succeeded(d.succeeded));
+                self.reason = d.error.as_deref();
+            }
             EventData::RecoveryVerified(d) => {
                 self.recovery = Some(d.recovery.as_str());
                 self.incident = Some(d.incident.as_str());

@@ -1,0 +1,340 @@
+//! The course of one recovery: claims what follows, lets steps run side by side, and journals how each ended.
+//!
+//! One loop owns the state, the journal and the stream of events; steps run as futures beside it and hand back how
+//! they ended. Dropping the loop drops them, which kills what they run.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use rebound_schemas::event::{
+    ErrorClass, FailbackFinished, FailoverFinished, FailoverStarted, RecoveryEscalated, RecoveryFinished,
+    RecoveryOutcome, RecoveryStarted, RecoveryTriggered, StepFinished, StepRequested, StepStarted,
+};
+use rebound_schemas::plan::Action;
+use rebound_schemas::{Event, EventData, StepId};
+use tokio::sync::broadcast;
+use tokio::time::Instant;
+
+use super::execute::{Claim, execute};
+use super::{Journal, JournalError, Observations, RunnerError, Settings, Stop, Task, now};
+use crate::action::ActionResult;
+use crate::procedure::{self, Next, RunState};
+
+/// Events on their way to the steps that wait for them. A step that lags behind loses the oldest, which are
+/// observations at worst: approvals are kept besides, and answers are rare.
+const WAITED_FOR: usize = 1024;
+
+/// Executes a task from its claim to its journalled end.
+pub(super) async fn run(
+    task: &Task,
+    runner: &str,
+    journal: &mut dyn Journal,
+    observations: &mut dyn Observations,
+    settings: &Settings,
+    stop: &Stop,
+) -> Result<RecoveryOutcome, RunnerError> {
+    let (events, _) = broadcast::channel(WAITED_FOR);
+    let (began, approved) = (Instant::now(), BTreeSet::new());
+    let mut run =
+        Run { task, journal, observations, open: true, settings, stop, began, events, approved, moved: false };
+    let script = match &task.steps {
+        Ok(script) => script.clone(),
+        Err(reason) => {
+            let class = Some(ErrorClass::Configuration);
+            return run.finish(RecoveryOutcome::Failed, class, Some(reason.clone()), false).await;
+        }
+    };
+    let RecoveryTriggered { recovery, incident, procedure, .. } = task.trigger.clone();
+    let started = RecoveryStarted { recovery: recovery.clone(), incident, procedure, runner: runner.to_owned() };
+    let mut events = vec![task.event("started", now(), started.into())];
+    if let Some(moved) = task.moves.as_ref().filter(|moved| !moved.back) {
+        let (failover, recovery) = (recovery.to_string(), Some(recovery));
+        let (from_site, to_site) = (moved.from.clone(), moved.to.clone());
+        let data = FailoverStarted { failover, from_site, to_site, recovery };
+        events.push(task.event("failover-started", now(), data.into()));
+    }
+    run.moved = task.moves.is_some();
+    run.record(events).await?;
+    run.steps(RunState::new(script)).await
+}
+
+pub(super) struct Run<'a> {
+    pub(super) task: &'a Task,
+    journal: &'a mut dyn Journal,
+    pub(super) observations: &'a mut dyn Observations,
+    /// Whether the stream may still give something.
+    pub(super) open: bool,
+    pub(super) settings: &'a Settings,
+    pub(super) stop: &'a Stop,
+    began: Instant,
+    events: broadcast::Sender<Arc<Event>>,
+    /// Steps that were approved, also before they began.
+    approved: BTreeSet<StepId>,
+    /// A move between sites has begun.
+    moved: bool,
+}
+
+/// What a step's future hands back.
+enum Turn {
+    /// Its back-off is over.
+    Due { index: usize, attempt: u32, action: Box<Action> },
+    /// It ended.
+    Ended { index: usize, attempt: u32, result: ActionResult, took: Duration },
+}
+
+impl<'a> Run<'a> {
+    async fn steps(&mut self, mut state: RunState) -> Result<RecoveryOutcome, RunnerError> {
+        let mut running: FuturesUnordered<BoxFuture<'a, Turn>> = FuturesUnordered::new();
+        loop {
+            let idle = running.is_empty();
+            match state.next() {
+                Next::Run { index, .. } if self.stop.shutdown.is_cancelled() => {
+                    if idle {
+                        let step = state.steps()[index].step.id.clone();
+                        return self.interrupted(&format!("Rebound was stopped before step {step}")).await;
+                    }
+                    self.turn(&mut state, &mut running).await?;
+                }
+                Next::Run { index, attempt, action, wait } if wait.is_zero() => {
+                    state.hold(index, attempt);
+                    let claimed = self.claim(&mut state, index, attempt, *action).await?;
+                    running.push(claimed);
+                }
+                Next::Run { index, attempt, action, wait } => {
+                    state.hold(index, attempt);
+                    let stop = self.stop.clone();
+                    running.push(Box::pin(async move {
+                        tokio::select! {
+                            () = tokio::time::sleep(wait) => {}
+                            () = stop.shutdown.cancelled() => {}
+                        }
+                        Turn::Due { index, attempt, action }
+                    }));
+                }
+                Next::Settle { index, attempt, outcome, reason } => {
+                    let mut result = ActionResult { outcome, ..ActionResult::succeeded() };
+                    match reason {
+                        Ok(passed_over) => result.output = Some(passed_over),
+                        Err(error) => result.error = Some(error),
+                    }
+                    self.ended(&mut state, index, attempt, result, Duration::ZERO).await?;
+                }
+                // What waited for its next attempt when Rebound was stopped is held and will not begin.
+                Next::Wait if idle => {
+                    return self.interrupted("Rebound was stopped before a further attempt at a step").await;
+                }
+                Next::Wait => self.turn(&mut state, &mut running).await?,
+                Next::Verify => {
+                    let Some(verified) = self.verify().await? else {
+                        return self.interrupted("Rebound was stopped during the verification").await;
+                    };
+                    state.evolve(&verified.data);
+                    self.record(vec![verified]).await?;
+                }
+                Next::Finish { outcome, error_class, reason, escalate } => {
+                    return self.finish(outcome, error_class, reason, escalate).await;
+                }
+                Next::Done => unreachable!("the end is not given to the state"),
+            }
+        }
+    }
+
+    /// Waits until something happens to one of the running steps, and takes note of it.
+    async fn turn(
+        &mut self,
+        state: &mut RunState,
+        running: &mut FuturesUnordered<BoxFuture<'a, Turn>>,
+    ) -> Result<(), RunnerError> {
+        let turn = loop {
+            tokio::select! {
+                biased;
+                () = self.stop.fenced.cancelled() => return Err(self.fenced()),
+                Some(turn) = running.next() => break turn,
+                event = self.observations.next(), if self.open => match event {
+                    Some(event) => self.note(event),
+                    None => self.open = false,
+                },
+            }
+        };
+        match turn {
+            // Held, and not claimed: the loop above says that it was stopped.
+            Turn::Due { .. } if self.stop.shutdown.is_cancelled() => Ok(()),
+            Turn::Due { index, attempt, action } => {
+                let claimed = self.claim(state, index, attempt, *action).await?;
+                running.push(claimed);
+                Ok(())
+            }
+            Turn::Ended { index, attempt, result, took } => self.ended(state, index, attempt, result, took).await,
+        }
+    }
+
+    /// Hands an event on to the steps that wait.
+    pub(super) fn note(&mut self, event: Arc<Event>) {
+        if let EventData::RecoveryApproved(data) = &event.data
+            && data.recovery == self.task.trigger.recovery
+        {
+            self.approved.extend(data.step.clone());
+        }
+        // Nobody waiting is no fault.
+        let _ = self.events.send(event);
+    }
+
+    /// Makes the attempt durable as this recovery's, and only then gives what executes it.
+    async fn claim(
+        &mut self,
+        state: &mut RunState,
+        index: usize,
+        attempt: u32,
+        action: Action,
+    ) -> Result<BoxFuture<'a, Turn>, RunnerError> {
+        let ready = &state.steps()[index];
+        let (step, timeout) = (ready.step.id.clone(), ready.step.timeout);
+        let RecoveryTriggered { recovery, incident, .. } = self.task.trigger.clone();
+        let at = now();
+        let started = StepStarted {
+            recovery: recovery.clone(),
+            incident: incident.clone(),
+            step: step.clone(),
+            index: place(index),
+            attempt,
+            action: procedure::describe(&action),
+        };
+        let started = self.task.event(&format!("step-{index}-{attempt}-started"), at, started.into());
+        state.evolve(&started.data);
+        let mut events = vec![started];
+        if let Action::Ask { worker, args } = &action {
+            let (worker, args, answer_until) = (worker.clone(), args.clone(), at + timeout);
+            let data = StepRequested { recovery, incident, step: step.clone(), attempt, worker, args, answer_until };
+            events.push(self.task.event(&format!("step-{index}-{attempt}-requested"), at, data.into()));
+        }
+        // Before the claim is durable, so that nothing that answers it is missed.
+        let waited_for = self.events.subscribe();
+        self.record(events).await?;
+        let approved = self.approved.contains(&step);
+        let claim = Claim { step, attempt, timeout, approved };
+        let (task, settings, stop) = (self.task, self.settings, self.stop);
+        Ok(Box::pin(async move {
+            let began = Instant::now();
+            let result = execute(task, settings, stop, &action, &claim, waited_for).await;
+            Turn::Ended { index, attempt, result, took: began.elapsed() }
+        }))
+    }
+
+    async fn ended(
+        &mut self,
+        state: &mut RunState,
+        index: usize,
+        attempt: u32,
+        result: ActionResult,
+        took: Duration,
+    ) -> Result<(), RunnerError> {
+        let ActionResult { outcome, code, output, error } = result;
+        let data = StepFinished {
+            recovery: self.task.trigger.recovery.clone(),
+            incident: self.task.trigger.incident.clone(),
+            step: state.steps()[index].step.id.clone(),
+            index: place(index),
+            attempt,
+            outcome,
+            duration_ms: millis(took),
+            code,
+            output,
+            error,
+        };
+        let event = self.task.event(&format!("step-{index}-{attempt}-finished"), now(), data.into());
+        state.evolve(&event.data);
+        self.record(vec![event]).await
+    }
+
+    async fn interrupted(&mut self, reason: &str) -> Result<RecoveryOutcome, RunnerError> {
+        self.finish(RecoveryOutcome::Interrupted, Some(ErrorClass::Unknown), Some(reason.to_owned()), false).await
+    }
+
+    /// Journals the end: of the move between sites if there was one, the call for people if there is one, and the
+    /// recovery's own, together.
+    async fn finish(
+        &mut self,
+        outcome: RecoveryOutcome,
+        error_class: Option<ErrorClass>,
+        reason: Option<String>,
+        escalate: bool,
+    ) -> Result<RecoveryOutcome, RunnerError> {
+        let trigger = &self.task.trigger;
+        let (at, duration_ms) = (now(), millis(self.began.elapsed()));
+        let mut events = Vec::new();
+        if let Some(moved) = self.task.moves.as_ref().filter(|_| self.moved) {
+            let (from_site, to_site) = (moved.from.clone(), moved.to.clone());
+            let (failover, succeeded) = (trigger.recovery.to_string(), outcome == RecoveryOutcome::Succeeded);
+            let data: EventData = if moved.back {
+                FailbackFinished { failover, from_site, to_site, succeeded, duration_ms }.into()
+            } else {
+                let (data_until, reason) = (None, reason.clone());
+                FailoverFinished { failover, from_site, to_site, succeeded, duration_ms, data_until, reason }.into()
+            };
+            events.push(self.task.event("moved", at, data));
+        }
+        if escalate {
+            let (incident, recovery) = (trigger.incident.clone(), Some(trigger.recovery.clone()));
+            let reason = reason.clone().unwrap_or_default();
+            let data = RecoveryEscalated { incident, recovery, attempts: trigger.attempt, reason };
+            events.push(self.task.event("escalated", at, data.into()));
+        }
+        let data = RecoveryFinished {
+            recovery: trigger.recovery.clone(),
+            incident: trigger.incident.clone(),
+            attempt: trigger.attempt,
+            procedure: trigger.procedure.clone(),
+            method: self.task.method,
+            outcome,
+            duration_ms,
+            error_class,
+            reason,
+        };
+        events.push(self.task.event("finished", at, data.into()));
+        self.record(events).await?;
+        Ok(outcome)
+    }
+
+    /// Journals events, again and again while the journal is unavailable and patience lasts.
+    pub(super) async fn record(&mut self, events: Vec<Event>) -> Result<(), RunnerError> {
+        if self.stop.fenced.is_cancelled() {
+            return Err(self.fenced());
+        }
+        let recovery = self.task.trigger.recovery.clone();
+        let mut waits = ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(50))
+            .with_max_delay(Duration::from_secs(5))
+            .without_max_times()
+            .with_total_delay(Some(self.settings.journal_patience))
+            .build();
+        loop {
+            let reason = match self.journal.record(events.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(JournalError::Fenced) => return Err(RunnerError::Fenced(recovery)),
+                Err(JournalError::Unavailable(reason)) => reason,
+            };
+            let Some(wait) = waits.next() else { return Err(RunnerError::Journal { recovery, reason }) };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.stop.fenced.cancelled() => return Err(RunnerError::Fenced(recovery)),
+            }
+        }
+    }
+
+    pub(super) fn fenced(&self) -> RunnerError {
+        RunnerError::Fenced(self.task.trigger.recovery.clone())
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn place(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}
