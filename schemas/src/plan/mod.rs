@@ -4,10 +4,12 @@
 //! remedy. A `Plan` can't be built otherwise, so whoever has one need not check again: ids are unique, references
 //! lead somewhere, dependencies have no cycle. [`Plan::version`] is the content hash that decisions carry.
 
+mod condition;
 mod error;
 mod explain;
 mod model;
 mod order;
+mod protect;
 mod read;
 mod read_channel;
 mod read_probe;
@@ -27,8 +29,10 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+pub use condition::{Condition, DegradedAs, Effect, Limit, Measure, Pace, missed};
 pub use error::{PlanError, PlanErrors};
 pub use model::*;
+pub use protect::{Group, Maintenance, When};
 
 use crate::event::Severity;
 use crate::ids::{PlanVersion, ProbeId, ServiceId};
@@ -87,7 +91,15 @@ fn read_plan(root: &Section<'_>, text: &str, base: &str) -> Plan {
         policies,
         channels: or_default(root.names("channel", "channel"), DEFAULT_CHANNEL),
         procedures: root.names("procedure", "procedure"),
+        backups: root.names("backup", "backup"),
+        levels: root.names("service_level", "service level"),
+        needable: Names::default(),
     };
+    let groups = root.names("group", "group");
+    reading.needable = Names::of(if groups.is_empty() { "service" } else { "service or group" });
+    for name in reading.services.iter().chain(groups.iter()) {
+        reading.needable.add(name);
+    }
     for (at, path) in root.texts("allow").unwrap_or_default() {
         reading.allow.extend(reading.path(at, "allow", &path));
     }
@@ -137,18 +149,21 @@ fn read_plan(root: &Section<'_>, text: &str, base: &str) -> Plan {
     }
     let procedures = root.sections("procedure");
     let procedures = procedures.iter().filter_map(|section| reading.procedure(section)).collect::<Vec<_>>();
-    named(root, "backup", "backup");
     let backups: Vec<Backup> = root.sections("backup").iter().filter_map(|section| reading.backup(section)).collect();
-    named(root, "service_level", "service level");
     let levels = root.sections("service_level");
     let levels = levels.iter().filter_map(|section| reading.service_level(section)).collect::<Vec<_>>();
+    named(root, "maintenance", "maintenance window");
+    let maintenance = root.sections("maintenance");
+    let maintenance = maintenance.iter().filter_map(|section| reading.maintenance(section)).collect::<Vec<_>>();
+    let groups: Vec<Group> = root.sections("group").iter().filter_map(|section| reading.group(section)).collect();
     named(root, "drill", "drill");
     let drills: Vec<Drill> = root.sections("drill").iter().filter_map(|section| reading.drill(section)).collect();
     root.finish("a plan");
 
     let written: Vec<ServiceId> = services.iter().map(|service| service.id.clone()).collect();
     let services: BTreeMap<ServiceId, Service> = by_id(services, |service| service.id.clone());
-    let start_order = relations::start_order(root, &written, &services, &listed);
+    let groups = by_id(groups, |group| group.id.clone());
+    let start_order = relations::start_order(root, &written, &services, &groups, &listed);
     let probes = by_id(probes.into_iter().flatten(), |probe| probe.id.clone());
     let mut probes_of: BTreeMap<ServiceId, Vec<ProbeId>> = BTreeMap::new();
     for probe in probes.values() {
@@ -173,6 +188,8 @@ fn read_plan(root: &Section<'_>, text: &str, base: &str) -> Plan {
         backups: by_id(backups, |backup| backup.id.clone()),
         service_levels: by_id(levels, |level| level.id.clone()),
         drills: by_id(drills, |drill| drill.id.clone()),
+        groups,
+        maintenance: by_id(maintenance, |window| window.id.clone()),
         start_order,
         allow: reading.allow,
         probes_of,
