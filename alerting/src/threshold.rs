@@ -4,12 +4,13 @@
 //! Pure and small (about 120 bytes a healthy probe): evidence is kept only while something fails. Left out on
 //! purpose: incidents, alerts and anything else that is decided; they are folded from their own events.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rebound_schemas::event::{ErrorClass, EventRef, Outcome, ProbeCompleted};
-use rebound_schemas::plan::Policy;
+use rebound_schemas::plan::{DegradedAs, Policy};
 use rebound_schemas::{Event, SiteId};
 
 use crate::flapping::Flapping;
@@ -30,6 +31,8 @@ pub struct Rule {
     pub sites: u32,
     /// Silence after which nothing is known.
     pub silent_after: TimeDelta,
+    /// Whether a degraded observation is a failure.
+    pub degraded_fails: bool,
 }
 
 impl From<&Policy> for Rule {
@@ -40,8 +43,22 @@ impl From<&Policy> for Rule {
             recoveries: policy.recoveries.max(1),
             sites: policy.sites.max(1),
             silent_after: TimeDelta::from_std(policy.silent_after).unwrap_or(TimeDelta::MAX),
+            degraded_fails: policy.degraded == DegradedAs::Count,
         }
     }
+}
+
+/// What one observation says, of a probe or of something measured.
+#[derive(Debug, Clone)]
+pub struct Seen<'a> {
+    /// Failed, healthy or neither.
+    pub outcome: Outcome,
+    /// Where it was looked from.
+    pub site: Option<&'a SiteId>,
+    /// Why it failed, coarsely.
+    pub error_class: Option<ErrorClass>,
+    /// Why it failed, in words.
+    pub reason: Option<Cow<'a, str>>,
 }
 
 /// What is known of a service.
@@ -113,7 +130,7 @@ pub struct Failure {
 /// |---|---|---|
 /// | failed | count + 1; HARD at the threshold | successes = 0 |
 /// | healthy | count = 0 (M-of-N: slides the window) | successes + 1; OK at `recoveries`, counts start anew |
-/// | degraded | recorded, counts stay | recorded, counts stay |
+/// | degraded | recorded, counts stay; counts as failed if the rule says so | the same |
 /// | late or seen before | nothing | nothing |
 ///
 /// **Order.** An observation counts only if `(occurred_at, hash of source and id)` is greater than that of the
@@ -153,6 +170,13 @@ impl ProbeState {
 
     /// Counts one observation; `false` if it was late or seen before.
     pub fn observe(&mut self, rule: &Rule, event: &Event, data: &ProbeCompleted) -> bool {
+        let reason = data.reason.as_deref().map(Cow::Borrowed);
+        let seen = Seen { outcome: data.outcome, site: data.site.as_ref(), error_class: data.error_class, reason };
+        self.take(rule, event, &seen)
+    }
+
+    /// The same for any observation.
+    pub fn take(&mut self, rule: &Rule, event: &Event, data: &Seen<'_>) -> bool {
         let mut hash = DefaultHasher::new();
         (event.source.as_str(), event.id.as_str()).hash(&mut hash);
         let place = (event.occurred_at, hash.finish());
@@ -160,11 +184,12 @@ impl ProbeState {
             return false;
         }
         self.newest = Some(place);
-        if self.site != data.site {
-            self.site.clone_from(&data.site);
+        if self.site.as_ref() != data.site {
+            self.site = data.site.cloned();
         }
         self.degraded = data.outcome == Outcome::Degraded;
         match data.outcome {
+            Outcome::Degraded if rule.degraded_fails => self.fail(rule, event, data),
             Outcome::Degraded => {}
             Outcome::Healthy => self.succeed(rule, event.occurred_at),
             Outcome::Failed => self.fail(rule, event, data),
@@ -197,7 +222,7 @@ impl ProbeState {
         }
     }
 
-    fn fail(&mut self, rule: &Rule, event: &Event, data: &ProbeCompleted) {
+    fn fail(&mut self, rule: &Rule, event: &Event, data: &Seen<'_>) {
         let at = event.occurred_at;
         self.flapping.push(true);
         self.place = self.place.wrapping_add(1);

@@ -181,7 +181,10 @@ impl Record {
         let stamp = Stamp::of(event);
         match &event.data {
             EventData::AlertRaised(data) => {
-                self.incident(&data.incident).alerts.insert(data.alert.clone());
+                // A warning has no incident.
+                if data.condition.is_none() {
+                    self.incident(&data.incident).alerts.insert(data.alert.clone());
+                }
                 self.alert(&data.alert).raised.offer(&stamp, || About::new(event, data));
             }
             EventData::AlertSuppressed(data) => self.alert(&data.alert).suppressed.offer(&stamp, || data.clone()),
@@ -405,6 +408,7 @@ fn read_alert(id: &AlertId, facts: &AlertFacts) -> Option<Alert> {
         incident: raised.incident.clone(),
         service: service.clone(),
         policy: raised.policy.clone(),
+        condition: raised.condition.clone(),
         severity: raised.severity,
         failures: raised.failures,
         first_failure_at: raised.first_failure_at,

@@ -1,6 +1,9 @@
 //! The engine's rules by tables; properties over generated histories are in `properties`.
 
+mod conditions;
+mod promtool;
 mod properties;
+mod quiet;
 mod world;
 
 use rebound_schemas::event::{

@@ -124,7 +124,9 @@ fn is_own_decision(kind: Kind) -> bool {
         | Kind::IncidentResolved
         | Kind::IncidentCorrected
         | Kind::MaintenanceScheduled
+        | Kind::MaintenanceCancelled
         | Kind::SilenceCreated
+        | Kind::SilenceExpired
         | Kind::RecoveryApproved
         | Kind::FailoverStarted
         | Kind::FailoverFinished

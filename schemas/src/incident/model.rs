@@ -174,6 +174,8 @@ pub struct Alert {
     pub service: ServiceId,
     /// The policy that fired.
     pub policy: PolicyId,
+    /// The policy's condition that warned; `None` for an outage. A warning's `incident` is no incident.
+    pub condition: Option<String>,
     /// How loudly.
     pub severity: Severity,
     /// Failures counted when it fired.

@@ -132,6 +132,7 @@ fn raised(n: u32, seconds: i64) -> Event {
         alert: AlertId::new("alr-1").unwrap(),
         incident: inc(n),
         policy: PolicyId::new("default").unwrap(),
+        condition: None,
         severity: Severity::Critical,
         failures: 3,
         first_failure_at: at(0),
