@@ -93,6 +93,12 @@ enum Command {
     },
     /// Send events to a running Rebound.
     Emit(crate::commands::emit::Emit),
+    /// Keep alerts quiet for a while; what happens is tracked all the same.
+    #[command(subcommand)]
+    Silence(crate::commands::window::SilenceCommand),
+    /// Say when work is done, before or afterwards.
+    #[command(subcommand)]
+    Maintenance(crate::commands::window::MaintenanceCommand),
     /// Query the event log and its projections.
     Sql {
         /// One SELECT statement.
@@ -194,6 +200,8 @@ async fn run(cli: Cli) -> Result<Done> {
         Command::Run { roles } => crate::roles::run(common.settings()?, roles).await,
         Command::Check { file, print } => commands::check::check(&common.settings()?, file, print),
         Command::Emit(emit) => commands::emit::emit(emit).await,
+        Command::Silence(command) => commands::window::silence(command, &common).await,
+        Command::Maintenance(command) => commands::window::maintenance(command, &common).await,
         Command::Sql { query, output, to } => commands::sql::sql(&common.settings()?, &query, output, to).await,
         Command::Mttr { every, output } => commands::sql::mttr(&common.settings()?, every, output).await,
         Command::Log(command) => commands::log::log(&common.settings()?, command).await,

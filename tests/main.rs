@@ -8,3 +8,4 @@ mod config;
 mod faults;
 mod pipeline;
 mod support;
+mod windows;

@@ -31,6 +31,22 @@ impl Test {
     }
 }
 
+/// Why a matcher can't match anything, in words; `None` if it can.
+#[must_use]
+pub fn fault(matcher: &Matcher) -> Option<String> {
+    let wrong = if matcher.regex { Regex::new(&matcher.value).err() } else { None };
+    if let Some(wrong) = wrong {
+        let wrong = wrong.to_string();
+        let why = wrong.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        return Some(format!("{:?} is not a regular expression: {why}", matcher.value));
+    }
+    if matcher.on == MatchOn::Severity && !matcher.regex && Severity::parse(&matcher.value).is_none() {
+        let known: Vec<&str> = Severity::ALL.iter().map(|severity| severity.as_str()).collect();
+        return Some(format!("{:?} is no severity: write one of {}", matcher.value, known.join(", ")));
+    }
+    None
+}
+
 /// The services that matchers choose, and the severities they leave; `None` leaves all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chosen {

@@ -16,15 +16,22 @@ use crate::cli::Done;
 /// Events sent in one request at most.
 const BATCH: usize = 1000;
 
-/// `rebound emit`
+/// Where events are sent.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct Emit {
+pub(crate) struct Target {
     /// The Rebound to send to.
     #[arg(long, env = "REBOUND_URL", default_value = "http://127.0.0.1:9464")]
     url: String,
     /// File that holds the bearer token.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+}
+
+/// `rebound emit`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Emit {
+    #[command(flatten)]
+    target: Target,
     /// The kind of event, as in `backup.finished`. Without it, events are read from standard input, one JSON object
     /// (CloudEvents) a line.
     #[arg(long, requires = "service")]
@@ -51,8 +58,15 @@ pub(crate) async fn emit(emit: Emit) -> Result<Done> {
         Some(kind) => vec![from_flags(&emit, kind)?],
         None => from_stdin()?,
     };
+    let (accepted, rejected) = deliver(&emit.target, &lines).await?;
+    println!("{accepted} accepted, {rejected} rejected");
+    Ok(if rejected == 0 { Done::Good } else { Done::Faults })
+}
+
+/// Sends events, one JSON text each; answers how many were accepted and rejected, the latter told on standard error.
+pub(crate) async fn deliver(target: &Target, lines: &[String]) -> Result<(usize, usize)> {
     let mut client = reqwest::Client::builder().timeout(Duration::from_secs(60));
-    if let Some(file) = &emit.token_file {
+    if let Some(file) = &target.token_file {
         let token = std::fs::read_to_string(file)
             .with_context(|| format!("the token file {} can't be read", file.display()))?;
         let mut value = reqwest::header::HeaderValue::from_str(&format!("Bearer {}", token.trim()))?;
@@ -62,7 +76,7 @@ pub(crate) async fn emit(emit: Emit) -> Result<Done> {
     let client = client.build()?;
     let (mut accepted, mut rejected) = (0, 0);
     for (number, batch) in lines.chunks(BATCH).enumerate() {
-        let answer = send(&client, &emit.url, batch).await?;
+        let answer = send(&client, &target.url, batch).await?;
         for (index, verdict) in answer.iter().enumerate() {
             if verdict["status"] == "accepted" {
                 accepted += 1;
@@ -72,8 +86,7 @@ pub(crate) async fn emit(emit: Emit) -> Result<Done> {
             }
         }
     }
-    println!("{accepted} accepted, {rejected} rejected");
-    Ok(if rejected == 0 { Done::Good } else { Done::Faults })
+    Ok((accepted, rejected))
 }
 
 fn from_flags(emit: &Emit, kind: &str) -> Result<String> {

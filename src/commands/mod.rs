@@ -5,3 +5,4 @@ pub(crate) mod check;
 pub(crate) mod emit;
 pub(crate) mod log;
 pub(crate) mod sql;
+pub(crate) mod window;

@@ -222,11 +222,11 @@ impl Condition {
             false => format!(", until it has been over for {}", words(self.keep_firing)),
         };
         let effect = match (self.effect, self.severity) {
-            (Effect::Warn, _) => format!("is told as {}", self.warning_severity()),
+            (Effect::Warn, _) => format!("told as {}", self.warning_severity()),
             (Effect::Fail, None) => "fails the service".to_owned(),
             (Effect::Fail, Some(severity)) => format!("fails the service, as {severity}"),
         };
-        format!("{}{counted}{held} {effect}{kept}", self.measure.explain())
+        format!("{}{counted}{held}: {effect}{kept}", self.measure.explain())
     }
 }
 
