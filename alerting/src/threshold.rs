@@ -168,6 +168,17 @@ impl ProbeState {
         self.successes = 0;
     }
 
+    /// Takes it for what it was seen to be: what caused the incident was found elsewhere.
+    pub fn trust(&mut self) {
+        self.doubted = false;
+    }
+
+    /// The first failure of a streak that made it HARD; `None` if it isn't, or is only taken for it.
+    #[must_use]
+    pub fn proof(&self) -> Option<&Failure> {
+        self.streak.as_ref().filter(|_| self.hard)?.evidence.front()
+    }
+
     /// Counts one observation; `false` if it was late or seen before.
     pub fn observe(&mut self, rule: &Rule, event: &Event, data: &ProbeCompleted) -> bool {
         let reason = data.reason.as_deref().map(Cow::Borrowed);

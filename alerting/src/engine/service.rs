@@ -6,12 +6,12 @@ use rebound_schemas::event::{
     AlertRaised, AlertResolved, AlertSuppressed, IncidentOpened, ProbeCompleted, RecoveryFinished, RecoveryOutcome,
     RecoveryTriggered, Severity, SuppressionCause,
 };
-use rebound_schemas::{AlertId, Event, EventData, IncidentId, PolicyId, ProbeId, RecoveryId};
+use rebound_schemas::{AlertId, Event, EventData, IncidentId, PolicyId, ProbeId, RecoveryId, ServiceId};
 
 use super::{Rules, Watched};
 use crate::budget::{Budget, Limits};
 use crate::condition::Watch;
-use crate::threshold::{ProbeState, Rule, Verdict, verdict};
+use crate::threshold::{Failure, ProbeState, Rule, Verdict, verdict};
 
 /// Incidents from outside that are tracked at once, for one service; the oldest gives way.
 const MAX_EXTERNAL: usize = 16;
@@ -179,6 +179,9 @@ impl ServiceState {
     /// Takes something that was measured, or a backup. It is a sign of life only of a service without probes.
     fn measure(&mut self, rules: &Rules, watched: &Watched, event: &Event) -> bool {
         let counted = self.judge(rules, watched, event);
+        if counted {
+            self.find_cause(&event.subject);
+        }
         if counted && !watched.probed {
             self.heard_at = self.heard_at.max(Some(event.occurred_at));
         }
@@ -217,8 +220,21 @@ impl ServiceState {
             if !self.watches.is_empty() || !rules.hold.is_none() {
                 self.judge(rules, watched, event);
             }
+            self.find_cause(&event.subject);
         }
         counted
+    }
+
+    /// Once the failure that an inherited incident began with is seen again, nothing else need be doubted.
+    fn find_cause(&mut self, service: &ServiceId) {
+        let Some(outage) = self.outage.as_ref().filter(|outage| outage.inherited) else { return };
+        let is_cause =
+            |first: &Failure| IncidentId::derive(service, &first.event.source, &first.event.id) == outage.incident;
+        if self.judged().filter_map(ProbeState::proof).any(is_cause) {
+            self.probes.iter_mut().for_each(|(_, probe)| probe.trust());
+            self.watches.iter_mut().for_each(Watch::trust);
+            self.outage.iter_mut().for_each(|outage| outage.inherited = false);
+        }
     }
 
     /// An incident with a policy is one that the rules opened; one without came from outside. One that was opened

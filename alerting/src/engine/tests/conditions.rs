@@ -5,6 +5,7 @@ use rebound_schemas::event::{
     ResourceMeasured, ServiceLevelMeasured,
 };
 
+use proptest::prelude::*;
 use rebound_schemas::SiteId;
 
 use super::*;
@@ -285,5 +286,110 @@ fn redelivery_of_everything_changes_no_warning() {
     }
     for event in world.log.clone() {
         assert_eq!(words(&world.engine.handle(&event, at(world.second))), Vec::<String>::new());
+    }
+}
+
+/// Conditions of every kind at once, with durations.
+const ALL: &str = "degraded = \"warn\"\nhold = \"15s\"\nkeep_firing = \"25s\"\n\
+    [[policy.condition]]\nid = \"disk\"\nutilization_above = 0.9\nfailures = 2\nrecoveries = 1\nhold = \"20s\"\nkeep_firing = \"20s\"\n\
+    [[policy.condition]]\nid = \"errors\"\nerror_rate_above = 0.1\nfailures = 2\nrecoveries = 1\nthen = \"fail\"\n\
+    [[policy.condition]]\nid = \"backup\"\nbackup_age_above = \"5m\"\n\
+    [[policy.condition]]\nid = \"silent\"\nunobserved = true\n\
+    [[policy.condition]]\nid = \"burn\"\nburn_rate = \"page\"\nobjective = 0.9\n";
+
+#[derive(Debug, Clone, Copy)]
+enum Op {
+    Probe(char),
+    Disk(bool),
+    Errors(bool),
+    Backup,
+    Wait(i64),
+    Silence(i64),
+    Again(usize),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => prop::sample::select(vec!['F', 'S', 'S', 'D']).prop_map(Op::Probe),
+        3 => any::<bool>().prop_map(Op::Disk),
+        3 => any::<bool>().prop_map(Op::Errors),
+        1 => Just(Op::Backup),
+        2 => prop_oneof![Just(7), Just(30), Just(70), Just(400)].prop_map(Op::Wait),
+        1 => (1..200_i64).prop_map(Op::Silence),
+        2 => (0..100_usize).prop_map(Op::Again),
+    ]
+}
+
+fn backup() -> BackupFinished {
+    BackupFinished {
+        backup: "full".into(),
+        kind: BackupKind::Full,
+        succeeded: true,
+        data_until: None,
+        size_bytes: None,
+        duration_ms: None,
+        detail: None,
+    }
+}
+
+fn apply(world: &mut World, op: Op) {
+    let now = world.second;
+    match op {
+        Op::Probe(outcome) => drop(world.probes("db", &outcome.to_string())),
+        Op::Disk(full) => drop(world.seen("db", used("disk", if full { 1.0 } else { 0.1 }))),
+        Op::Errors(many) => {
+            let error_rate = Some(if many { 0.5 } else { 0.0 });
+            world.seen("db", ServiceLevelMeasured { error_rate, ..level() });
+        }
+        Op::Backup => drop(world.seen("db", backup())),
+        Op::Wait(seconds) => drop(world.tick(now + seconds)),
+        Op::Silence(length) => {
+            world.second += 1;
+            world.silence("db", now + 1, now + 1 + length);
+        }
+        Op::Again(back) => {
+            if let Some(event) = world.log.len().checked_sub(back + 1).map(|n| world.log[n].clone()) {
+                world.handle(event);
+            }
+        }
+    }
+    world.tick(world.second);
+}
+
+proptest! {
+    #![proptest_config(crate::cases::restarts())]
+
+    /// Whatever was raised or suppressed resolves once, after it, when all is well again; replay decides nothing; no
+    /// warning opens an incident or triggers anything.
+    #[test]
+    fn every_warning_resolves_once_and_replay_decides_nothing(ops in prop::collection::vec(op(), 1..50)) {
+        let mut world = world(ALL);
+        for op in ops {
+            apply(&mut world, op);
+            prop_assert_eq!(words(&world.restarted().tick(at(world.second))), Vec::<String>::new(), "after {:?}", op);
+        }
+        apply(&mut world, Op::Backup);
+        apply(&mut world, Op::Disk(false));
+        apply(&mut world, Op::Errors(false));
+        // Longer than the windows of the burn rate, with a backup now and then.
+        (0..2400).for_each(|n| if n % 20 == 0 { apply(&mut world, Op::Backup) } else { apply(&mut world, Op::Probe('S')) });
+        let mut ids = std::collections::BTreeSet::new();
+        let (mut open, mut outages) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+        let mut seen = std::collections::BTreeSet::new();
+        for event in world.log.iter().filter(|event| event.source.as_str() == crate::SOURCE) {
+            if !seen.insert(event.id.clone()) {
+                continue; // delivered again
+            }
+            prop_assert!(ids.insert(event.id.clone()));
+            match &event.data {
+                EventData::AlertRaised(data) => drop(open.insert(data.alert.clone())),
+                EventData::AlertSuppressed(data) => drop(open.insert(data.alert.clone())),
+                EventData::AlertResolved(data) => prop_assert!(open.remove(&data.alert), "resolved what was not open"),
+                EventData::IncidentOpened(data) => drop(outages.insert(data.incident.clone())),
+                EventData::RecoveryTriggered(data) => prop_assert!(outages.contains(&data.incident)),
+                _ => {}
+            }
+        }
+        prop_assert_eq!(open, std::collections::BTreeSet::new());
     }
 }
