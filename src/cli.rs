@@ -103,6 +103,12 @@ enum Command {
     Emit(crate::commands::emit::Emit),
     /// Approve, refuse, call off or pause recoveries of a running Rebound.
     Recovery(crate::commands::recovery::Recovery),
+    /// Keep alerts quiet for a while; what happens is tracked all the same.
+    #[command(subcommand)]
+    Silence(crate::commands::window::SilenceCommand),
+    /// Say when work is done, before or afterwards.
+    #[command(subcommand)]
+    Maintenance(crate::commands::window::MaintenanceCommand),
     /// Query the event log and its projections.
     ///
     /// Tables: events, probes, alerts, incidents, recoveries, recovery_steps, services, objectives. `SHOW TABLES` and
@@ -226,6 +232,8 @@ async fn run(cli: Cli) -> Result<Done> {
         Command::Check { file, print } => commands::check::check(&common.settings()?, file, print),
         Command::Emit(emit) => commands::emit::emit(emit).await,
         Command::Recovery(word) => commands::recovery::recovery(word).await,
+        Command::Silence(command) => commands::window::silence(command, &common).await,
+        Command::Maintenance(command) => commands::window::maintenance(command, &common).await,
         Command::Sql { query, output, to } => commands::sql::sql(&common.settings()?, &query, output, to).await,
         Command::Mttr { every, output } => commands::sql::mttr(&common.settings()?, every, output).await,
         Command::Log(command) => commands::log::log(&common.settings()?, command).await,

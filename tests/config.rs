@@ -39,7 +39,7 @@ fn good_settings_and_the_examples_pass() {
         assert!(String::from_utf8_lossy(&output.stdout).contains("[bus]"), "{file}: {output:?}");
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for example in ["minimal", "erlmcp"] {
+    for example in ["minimal", "policies", "erlmcp"] {
         let plan = root.join("examples").join(example).join("plan.toml");
         let said = succeeds(&["check", plan.to_str().expect("a path")], folder.path());
         assert!(said.contains("services"), "{said}");

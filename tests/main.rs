@@ -10,3 +10,4 @@ mod listener;
 mod pipeline;
 mod readme;
 mod support;
+mod windows;

@@ -21,10 +21,12 @@
 //! never happened: throw it away and start again.
 
 mod decide;
+mod quiet;
 mod service;
 mod status;
 #[cfg(test)]
 mod tests;
+mod warn;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -36,13 +38,17 @@ use rebound_schemas::event::{Severity, TriggerMode};
 use rebound_schemas::plan::{Plan, Policy};
 use rebound_schemas::{Event, EventData, IncidentId, Kind, PolicyId, ProcedureId, ServiceId, Source};
 
+use self::quiet::Redundancy;
 use self::service::ServiceState;
 pub use self::status::{RecoveryState, RecoveryStatus, ServiceStatus};
 use crate::SOURCE;
 use crate::budget::Limits;
+use crate::condition::{Judge, Objectives, Watch};
 use crate::flapping::STATES;
+use crate::hold::Hold;
+use crate::matcher;
 use crate::suppress::Windows;
-use crate::threshold::Rule;
+use crate::threshold::{Rule, Verdict};
 
 /// Folds events to the state of every service of a plan, and decides.
 #[derive(Debug)]
@@ -54,6 +60,11 @@ pub struct Engine {
     states: Vec<ServiceState>,
     policies: Vec<Rules>,
     windows: Windows,
+    groups: Vec<Redundancy>,
+    /// When the plan's own windows are looked at next; `None` if it has none (left).
+    planned_due: Option<DateTime<Utc>>,
+    /// From when on all observations were seen, see [`Engine::seen_since`].
+    since: Option<DateTime<Utc>>,
     /// Incidents' services, for events whose subject may be another (acknowledgements from outside).
     incidents: HashMap<IncidentId, u32>,
     deadlines: BinaryHeap<Reverse<(DateTime<Utc>, u32)>>,
@@ -68,6 +79,11 @@ struct Watched {
     procedure: Option<ProcedureId>,
     dependencies: Box<[u32]>,
     dependants: Box<[u32]>,
+    /// Redundancy groups that it needs, and that it is in.
+    needs_groups: Box<[u32]>,
+    member_of: Box<[u32]>,
+    probed: bool,
+    objectives: Objectives,
 }
 
 /// What a policy says.
@@ -77,6 +93,8 @@ struct Rules {
     rule: Rule,
     limits: Limits,
     trigger: TriggerMode,
+    hold: Hold,
+    judges: Vec<Judge>,
 }
 
 impl Engine {
@@ -91,11 +109,14 @@ impl Engine {
                 rule: Rule::from(policy),
                 limits: Limits::from(policy),
                 trigger: policy.trigger,
+                hold: Hold::new(policy.hold, policy.keep_firing),
+                judges: Judge::of(&plan, policy),
             })
             .collect();
         let number: HashMap<&PolicyId, u32> = plan.policies().keys().zip(0..).collect();
         let index: HashMap<ServiceId, u32> = plan.services().keys().cloned().zip(0..).collect();
         let mut dependants: Vec<Vec<u32>> = vec![Vec::new(); index.len()];
+        let groups = quiet::groups(&plan, &index);
         let mut watched: Vec<Watched> = Vec::with_capacity(index.len());
         for (service, at) in plan.services().values().zip(0_u32..) {
             let dependencies: Box<[u32]> =
@@ -103,6 +124,15 @@ impl Engine {
             for dependency in &dependencies {
                 dependants[*dependency as usize].push(at);
             }
+            let needs_groups: Box<[u32]> = (0..groups.len() as u32)
+                .filter(|n| service.depends_on_groups.iter().any(|id| **id == *groups[*n as usize].id))
+                .collect();
+            for member in needs_groups.iter().flat_map(|group| &groups[*group as usize].members) {
+                if *member != at && !dependants[*member as usize].contains(&at) {
+                    dependants[*member as usize].push(at);
+                }
+            }
+            let member_of = (0..groups.len() as u32).filter(|n| groups[*n as usize].members.contains(&at)).collect();
             let tier = plan.tiers().get(&service.tier).map(|tier| tier.severity);
             watched.push(Watched {
                 id: service.id.clone(),
@@ -111,6 +141,13 @@ impl Engine {
                 procedure: service.procedure.clone(),
                 dependencies,
                 dependants: Box::default(),
+                needs_groups,
+                member_of,
+                probed: plan.probes_of(&service.id).next().is_some(),
+                objectives: match plan.policies()[&service.policy].conditions.is_empty() {
+                    true => Objectives::default(),
+                    false => Objectives::new(&plan, service),
+                },
             });
         }
         for (service, dependants) in watched.iter_mut().zip(dependants) {
@@ -118,11 +155,20 @@ impl Engine {
         }
         Self {
             source: Source::new(SOURCE).expect("the source's name follows the rule for sources"),
-            states: index.values().map(|_| ServiceState::default()).collect(),
+            states: watched
+                .iter()
+                .map(|watched| ServiceState {
+                    watches: policies[watched.policy as usize].judges.iter().map(Watch::new).collect(),
+                    ..ServiceState::default()
+                })
+                .collect(),
             index,
             watched,
             policies,
             windows: Windows::default(),
+            groups,
+            planned_due: (!plan.maintenance().is_empty()).then_some(DateTime::<Utc>::MIN_UTC),
+            since: None,
             incidents: HashMap::new(),
             deadlines: BinaryHeap::new(),
             plan,
@@ -133,6 +179,15 @@ impl Engine {
     #[must_use]
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan
+    }
+
+    /// Says from when on every observation of the owned services was, or will be, folded: what time brings about
+    /// (silence, an old backup) counts from then where nothing older is known. Without it, from the first sign.
+    pub fn seen_since(&mut self, since: DateTime<Utc>) {
+        self.since = Some(since);
+        for at in 0..self.watched.len() {
+            self.wake(at as u32);
+        }
     }
 
     /// Sets which services this instance decides for; all others are folded only as dependencies.
@@ -177,6 +232,7 @@ impl Engine {
     /// Folds one live event and decides; answers the events to append, in order, already folded.
     pub fn handle(&mut self, event: &Event, now: DateTime<Utc>) -> Vec<Event> {
         let now = now.trunc_subsecs(6);
+        self.roll(now);
         let mut decided = Vec::new();
         let before: Option<(u32, bool)> = self.index.get(&event.subject).map(|at| (*at, self.has_failed(*at, now)));
         let touched = self.fold_numbers(event);
@@ -198,6 +254,7 @@ impl Engine {
     /// Decides what the passing of time calls for: the end of a silence, of a back-off, of a dependency's data.
     pub fn tick(&mut self, now: DateTime<Utc>) -> Vec<Event> {
         let now = now.trunc_subsecs(6);
+        self.roll(now);
         let mut decided = Vec::new();
         while let Some(Reverse((due, at))) = self.deadlines.peek().copied() {
             if due > now {
@@ -231,8 +288,20 @@ impl Engine {
 
     /// Folds an event; answers the services that it is about.
     fn fold_numbers(&mut self, event: &Event) -> Vec<u32> {
-        if matches!(event.data, EventData::SilenceCreated(_) | EventData::MaintenanceScheduled(_)) {
-            let changed = self.windows.fold(event);
+        if matches!(
+            event.data,
+            EventData::SilenceCreated(_)
+                | EventData::SilenceExpired(_)
+                | EventData::MaintenanceScheduled(_)
+                | EventData::MaintenanceCancelled(_)
+        ) {
+            let chosen = match &event.data {
+                EventData::SilenceCreated(data) if !data.matchers.is_empty() => {
+                    Some(matcher::choose(&self.plan, &data.services, &data.matchers))
+                }
+                _ => None,
+            };
+            let changed = self.windows.fold(event, chosen);
             let mut numbers: Vec<u32> = changed.iter().filter_map(|id| self.index.get(id).copied()).collect();
             numbers.sort_unstable();
             numbers.dedup();
@@ -247,7 +316,7 @@ impl Engine {
         let policy = &self.policies[self.watched[at as usize].policy as usize];
         let state = &mut self.states[at as usize];
         let open_before = state.open_incidents().count();
-        if !state.fold(&policy.rule, &policy.limits, event) {
+        if !state.fold(policy, &self.watched[at as usize], event) {
             return Vec::new();
         }
         if let EventData::IncidentOpened(data) = &event.data {
@@ -263,7 +332,8 @@ impl Engine {
     /// Has a folded service with an open incident looked at, as soon as time is told.
     fn wake(&mut self, at: u32) {
         let state = &self.states[at as usize];
-        if state.owned && state.outage.is_some() {
+        let turned = matches!(state.turned, Some((Verdict::Failed, _)));
+        if state.owned && (state.outage.is_some() || turned || !state.watches.is_empty()) {
             self.schedule(at, DateTime::UNIX_EPOCH);
         }
     }
@@ -294,8 +364,10 @@ impl Engine {
 /// a probe silent for longer no longer holds open an incident whose other probes have recovered.
 #[must_use]
 pub fn lookback_of(policy: &Policy, slowest: Duration) -> Duration {
+    let conditions = policy.conditions.iter().map(|condition| Judge::lookback(condition, slowest)).max();
     let observations = policy.failures.max(policy.of.unwrap_or(0)).max(policy.recoveries).max(STATES) + 1;
-    (slowest * observations).max(policy.silent_after)
+    let held = policy.hold.max(policy.keep_firing);
+    (slowest * observations + held).max(policy.silent_after).max(conditions.unwrap_or_default())
 }
 
 /// The longest [`lookback_of`] of a plan's services. One probe a day makes it weeks: a shell that can read a

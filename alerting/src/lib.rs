@@ -1,16 +1,23 @@
 //! Decisions: thresholds, suppression, recoveries, and the effects that follow from them.
 //!
-//! Reading order: [`threshold`] and [`flapping`] judge a probe's observations, [`suppress`] and [`budget`] hold
-//! back, [`engine`] folds events and decides, [`notify`] says who is to be told, [`pause`] what a person stopped,
-//! [`queue`] whose recovery's turn it is, [`procedure`] what its next step is, [`verification`] whether it worked,
-//! [`sites`] whether a site may be left. All of these are pure: no clock, no
+//! Reading order: [`threshold`] and [`flapping`] judge a probe's observations, [`condition`], [`burn`] and [`hold`]
+//! what else a policy looks at, [`matcher`], [`suppress`] and [`budget`] hold back, [`engine`] folds events and
+//! decides, [`notify`] says who is to be told, [`pause`] what a person stopped, [`queue`] whose recovery's turn it
+//! is, [`procedure`] what its next step is, [`verification`] whether it worked, [`sites`] whether a site may be left.
+//! All of these are pure: no clock, no
 //! I/O, no runtime. [`channel`], [`action`] and [`runner`] are the effects: notifications sent, steps done.
 
 pub mod action;
 pub mod budget;
+pub mod burn;
+#[cfg(test)]
+mod cases;
 pub mod channel;
+pub mod condition;
 pub mod engine;
 pub mod flapping;
+pub mod hold;
+pub mod matcher;
 pub mod notify;
 pub(crate) mod order;
 pub mod pause;

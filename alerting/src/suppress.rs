@@ -6,9 +6,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
-use rebound_schemas::event::SuppressionCause;
+use chrono::{DateTime, TimeDelta, Utc};
+use rebound_schemas::event::{Severity, SuppressionCause};
 use rebound_schemas::{Event, EventData, ServiceId};
+
+use crate::matcher::Chosen;
 
 /// Why nothing is told or triggered now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +27,8 @@ pub struct Facts<'a> {
     /// A maintenance window or silence that covers it now.
     pub window: Option<&'a Window>,
     /// A direct dependency that has failed, or that was failed when this service was last seen failing.
-    pub dependency: Option<&'a ServiceId>,
+    /// Or a redundancy group of which that is true.
+    pub dependency: Option<&'a str>,
     /// The service itself, if it flaps.
     pub flapping: Option<&'a ServiceId>,
 }
@@ -44,7 +47,7 @@ pub fn suppression(facts: Facts<'_>) -> Option<Suppression> {
     let named = |cause, by: &str| Some(Suppression { cause, by: by.to_owned() });
     match facts {
         Facts { window: Some(window), .. } => named(window.cause, &window.name),
-        Facts { dependency: Some(service), .. } => named(SuppressionCause::Dependency, service.as_str()),
+        Facts { dependency: Some(service), .. } => named(SuppressionCause::Dependency, service),
         Facts { flapping: Some(service), .. } => named(SuppressionCause::Flapping, service.as_str()),
         _ => None,
     }
@@ -61,7 +64,11 @@ pub struct Window {
     pub from: DateTime<Utc>,
     /// End.
     pub until: DateTime<Utc>,
+    /// The alerts that it covers; all when absent.
+    severities: Option<Arc<[Severity]>>,
     said_at: DateTime<Utc>,
+    /// Remembered until then, though it may have ended before: what is delivered again must not revive it.
+    kept_until: DateTime<Utc>,
     services: Arc<[ServiceId]>,
 }
 
@@ -74,8 +81,18 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// Folds `silence.created` and `maintenance.scheduled`; answers the services for which something changed.
-    pub fn fold(&mut self, event: &Event) -> Vec<ServiceId> {
+    /// Folds what is told of silences and maintenance windows; answers the services for which something changed.
+    /// `chosen` is what a silence's matchers choose, where it has any.
+    pub fn fold(&mut self, event: &Event, chosen: Option<Chosen>) -> Vec<ServiceId> {
+        match &event.data {
+            EventData::SilenceExpired(d) => {
+                return self.end(SuppressionCause::Silence, &d.silence, event.occurred_at);
+            }
+            EventData::MaintenanceCancelled(d) => {
+                return self.end(SuppressionCause::Maintenance, &d.maintenance, event.occurred_at);
+            }
+            _ => {}
+        }
         let (cause, name, services, from, until) = match &event.data {
             EventData::SilenceCreated(d) => (SuppressionCause::Silence, &d.silence, &d.services, d.from, d.until),
             EventData::MaintenanceScheduled(d) => {
@@ -84,22 +101,60 @@ impl Windows {
             _ => return Vec::new(),
         };
         let name: Arc<str> = name.as_str().into();
-        let services = if services.is_empty() { std::slice::from_ref(&event.subject) } else { services };
-        let window =
-            Window { cause, name: name.clone(), from, until, said_at: event.occurred_at, services: services.into() };
-        let key = (cause, name);
-        let known = self.by_name.get(&key);
+        let (services, severities) = match &chosen {
+            Some(chosen) => (chosen.services.as_slice(), chosen.severities.as_deref().map(Arc::from)),
+            None if services.is_empty() => (std::slice::from_ref(&event.subject), None),
+            None => (services.as_slice(), None),
+        };
+        let (said_at, services) = (event.occurred_at, services.into());
+        let window = Window { cause, name, from, until, severities, said_at, kept_until: until, services };
+        let known = self.by_name.get(&(cause, window.name.clone()));
         if known.is_some_and(|known| known.said_at > window.said_at || *known == window) {
             return Vec::new();
         }
+        self.insert(window)
+    }
+
+    /// Takes a window of the plan; `false` if it is known, or was called off.
+    pub fn plan(&mut self, name: &str, from: DateTime<Utc>, until: DateTime<Utc>, services: &[ServiceId]) -> bool {
+        let (cause, name) = (SuppressionCause::Maintenance, Arc::from(name));
+        let key = (cause, name);
+        if self.by_name.contains_key(&key) {
+            return false;
+        }
+        let (services, name) = (services.into(), key.1);
+        self.insert(Window { cause, name, from, until, severities: None, said_at: from, kept_until: until, services });
+        true
+    }
+
+    /// Ends a window early. One that isn't known yet is remembered as ended.
+    fn end(&mut self, cause: SuppressionCause, name: &str, at: DateTime<Utc>) -> Vec<ServiceId> {
+        let name: Arc<str> = name.into();
+        match self.by_name.get_mut(&(cause, name.clone())) {
+            Some(window) if window.said_at <= at && window.until > at => {
+                (window.until, window.said_at) = (at, at);
+                window.services.to_vec()
+            }
+            Some(_) => Vec::new(),
+            None => {
+                let kept_until = at + TimeDelta::days(7);
+                let services = Arc::default();
+                let (from, until, said_at) = (at, at, at);
+                self.insert(Window { cause, name, from, until, severities: None, said_at, kept_until, services })
+            }
+        }
+    }
+
+    fn insert(&mut self, window: Window) -> Vec<ServiceId> {
+        let key = (window.cause, window.name.clone());
         let mut changed = self.remove(&key);
-        for service in services {
+        for service in window.services.iter() {
             let names = self.by_service.entry(service.clone()).or_default();
             if !names.contains(&key) {
                 names.push(key.clone());
             }
         }
-        changed.extend_from_slice(services);
+        changed.extend_from_slice(&window.services);
         self.by_name.insert(key, window);
         changed
     }
@@ -121,11 +176,12 @@ impl Windows {
         self.by_service.get(service).into_iter().flatten().filter_map(|key| self.by_name.get(key))
     }
 
-    /// The window that covers a service at `now`: maintenance before silences, then by name.
+    /// The window that covers a service's alert at `now`: maintenance before silences, then by name.
     #[must_use]
-    pub fn active(&self, service: &ServiceId, now: DateTime<Utc>) -> Option<&Window> {
+    pub fn active(&self, service: &ServiceId, severity: Severity, now: DateTime<Utc>) -> Option<&Window> {
         let rank = |w: &&Window| (w.cause != SuppressionCause::Maintenance, w.name.clone());
-        self.of(service).filter(|w| w.from <= now && now < w.until).min_by_key(rank)
+        let covers = |w: &&Window| w.severities.as_ref().is_none_or(|severities| severities.contains(&severity));
+        self.of(service).filter(|w| w.from <= now && now < w.until).filter(covers).min_by_key(rank)
     }
 
     /// When a window of the service next begins or ends.
@@ -136,7 +192,8 @@ impl Windows {
 
     /// Lets go of windows that are over.
     pub fn prune(&mut self, now: DateTime<Utc>) {
-        let over: Vec<_> = self.by_name.iter().filter(|(_, w)| w.until <= now).map(|(key, _)| key.clone()).collect();
+        let over: Vec<_> =
+            self.by_name.iter().filter(|(_, w)| w.kept_until <= now).map(|(key, _)| key.clone()).collect();
         for key in over {
             self.remove(&key);
         }
@@ -149,6 +206,8 @@ mod tests {
     use rebound_schemas::{EventId, Source};
 
     use super::*;
+
+    const CRITICAL: Severity = Severity::Critical;
 
     fn at(second: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(second, 0).unwrap()
@@ -172,17 +231,28 @@ mod tests {
     fn silence(said: i64, name: &str, services: &[&str], from: i64, until: i64) -> Event {
         let services = services.iter().map(|s| id(s)).collect();
         let (by, reason) = ("ann".into(), "quiet".into());
-        event(said, SilenceCreated { silence: name.into(), services, from: at(from), until: at(until), by, reason })
+        event(
+            said,
+            SilenceCreated {
+                silence: name.into(),
+                services,
+                matchers: vec![],
+                from: at(from),
+                until: at(until),
+                by,
+                reason,
+            },
+        )
     }
 
     #[test]
     fn a_window_covers_its_services_from_start_to_just_before_its_end() {
         let mut windows = Windows::default();
-        assert_eq!(windows.fold(&silence(1, "s", &["a"], 10, 20)), [id("a")]);
+        assert_eq!(windows.fold(&silence(1, "s", &["a"], 10, 20), None), [id("a")]);
         let table = [(9, false), (10, true), (19, true), (20, false)];
         for (second, covered) in table {
-            assert_eq!(windows.active(&id("a"), at(second)).is_some(), covered, "at {second}");
-            assert!(windows.active(&id("b"), at(second)).is_none());
+            assert_eq!(windows.active(&id("a"), CRITICAL, at(second)).is_some(), covered, "at {second}");
+            assert!(windows.active(&id("b"), CRITICAL, at(second)).is_none());
         }
         assert_eq!(windows.next_change(&id("a"), at(0)), Some(at(10)));
         assert_eq!(windows.next_change(&id("a"), at(10)), Some(at(20)));
@@ -192,12 +262,15 @@ mod tests {
     #[test]
     fn the_newest_telling_of_a_name_holds_and_an_empty_list_means_the_subject() {
         let mut windows = Windows::default();
-        windows.fold(&silence(1, "s", &["a", "b"], 10, 100));
-        assert_eq!(windows.fold(&silence(5, "s", &["a"], 10, 50)), [id("a"), id("b"), id("a")]);
-        assert!(windows.fold(&silence(1, "s", &["a", "b"], 10, 100)).is_empty(), "redelivered, and older");
-        assert!(windows.active(&id("a"), at(60)).is_none() && windows.active(&id("b"), at(20)).is_none());
-        windows.fold(&silence(6, "t", &[], 0, 10));
-        assert!(windows.active(&id("subject"), at(5)).is_some());
+        windows.fold(&silence(1, "s", &["a", "b"], 10, 100), None);
+        assert_eq!(windows.fold(&silence(5, "s", &["a"], 10, 50), None), [id("a"), id("b"), id("a")]);
+        assert!(windows.fold(&silence(1, "s", &["a", "b"], 10, 100), None).is_empty(), "redelivered, and older");
+        assert!(
+            windows.active(&id("a"), CRITICAL, at(60)).is_none()
+                && windows.active(&id("b"), CRITICAL, at(20)).is_none()
+        );
+        windows.fold(&silence(6, "t", &[], 0, 10), None);
+        assert!(windows.active(&id("subject"), CRITICAL, at(5)).is_some());
         windows.prune(at(1000));
         assert!(windows.by_name.is_empty() && windows.by_service.is_empty());
     }
@@ -205,7 +278,7 @@ mod tests {
     #[test]
     fn causes_are_ranked() {
         let mut windows = Windows::default();
-        windows.fold(&silence(1, "s", &["a"], 0, 10));
+        windows.fold(&silence(1, "s", &["a"], 0, 10), None);
         let (by, reason) = ("ann".into(), "work".into());
         let data = MaintenanceScheduled {
             maintenance: "m".into(),
@@ -215,16 +288,16 @@ mod tests {
             by,
             reason,
         };
-        windows.fold(&event(2, data));
-        let (a, parent) = (id("a"), id("parent"));
+        windows.fold(&event(2, data), None);
+        let (a, parent) = (id("a"), "parent");
         let cause = |second, dependency, flapping| {
-            let window = windows.active(&a, at(second));
+            let window = windows.active(&a, CRITICAL, at(second));
             suppression(Facts { window, dependency, flapping }).map(|s| (s.cause, s.by))
         };
         use SuppressionCause as Cause;
-        assert_eq!(cause(1, Some(&parent), Some(&a)), Some((Cause::Maintenance, "m".into())));
-        assert_eq!(cause(6, Some(&parent), Some(&a)), Some((Cause::Silence, "s".into())));
-        assert_eq!(cause(10, Some(&parent), Some(&a)), Some((Cause::Dependency, "parent".into())));
+        assert_eq!(cause(1, Some(parent), Some(&a)), Some((Cause::Maintenance, "m".into())));
+        assert_eq!(cause(6, Some(parent), Some(&a)), Some((Cause::Silence, "s".into())));
+        assert_eq!(cause(10, Some(parent), Some(&a)), Some((Cause::Dependency, "parent".into())));
         assert_eq!(cause(10, None, Some(&a)), Some((Cause::Flapping, "a".into())));
         assert_eq!(cause(10, None, None), None);
     }

@@ -4,11 +4,12 @@
 //! Pure and small (about 120 bytes a healthy probe): evidence is kept only while something fails. Left out on
 //! purpose: incidents, alerts and anything else that is decided; they are folded from their own events.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rebound_schemas::event::{ErrorClass, EventRef, Outcome, ProbeCompleted};
-use rebound_schemas::plan::Policy;
+use rebound_schemas::plan::{DegradedAs, Policy};
 use rebound_schemas::{Event, SiteId};
 
 use crate::flapping::Flapping;
@@ -30,6 +31,8 @@ pub struct Rule {
     pub sites: u32,
     /// Silence after which nothing is known.
     pub silent_after: TimeDelta,
+    /// Whether a degraded observation is a failure.
+    pub degraded_fails: bool,
 }
 
 impl From<&Policy> for Rule {
@@ -40,8 +43,22 @@ impl From<&Policy> for Rule {
             recoveries: policy.recoveries.max(1),
             sites: policy.sites.max(1),
             silent_after: TimeDelta::from_std(policy.silent_after).unwrap_or(TimeDelta::MAX),
+            degraded_fails: policy.degraded == DegradedAs::Count,
         }
     }
+}
+
+/// What one observation says, of a probe or of something measured.
+#[derive(Debug, Clone)]
+pub struct Seen<'a> {
+    /// Failed, healthy or neither.
+    pub outcome: Outcome,
+    /// Where it was looked from.
+    pub site: Option<&'a SiteId>,
+    /// Why it failed, coarsely.
+    pub error_class: Option<ErrorClass>,
+    /// Why it failed, in words.
+    pub reason: Option<Cow<'a, str>>,
 }
 
 /// What is known of a service.
@@ -113,7 +130,7 @@ pub struct Failure {
 /// |---|---|---|
 /// | failed | count + 1; HARD at the threshold | successes = 0 |
 /// | healthy | count = 0 (M-of-N: slides the window) | successes + 1; OK at `recoveries`, counts start anew |
-/// | degraded | recorded, counts stay | recorded, counts stay |
+/// | degraded | recorded, counts stay; counts as failed if the rule says so | the same |
 /// | late or seen before | nothing | nothing |
 ///
 /// **Order.** An observation counts only if it is later than the newest one counted, by its prober's own numbers or
@@ -152,16 +169,35 @@ impl ProbeState {
         self.successes = 0;
     }
 
+    /// Takes it for what it was seen to be: what caused the incident was found elsewhere.
+    pub fn trust(&mut self) {
+        self.doubted = false;
+    }
+
+    /// The first failure of a streak that made it HARD; `None` if it isn't, or is only taken for it.
+    #[must_use]
+    pub fn proof(&self) -> Option<&Failure> {
+        self.streak.as_ref().filter(|_| self.hard)?.evidence.front()
+    }
+
     /// Counts one observation; `false` if it was late or seen before.
     pub fn observe(&mut self, rule: &Rule, event: &Event, data: &ProbeCompleted) -> bool {
+        let reason = data.reason.as_deref().map(Cow::Borrowed);
+        let seen = Seen { outcome: data.outcome, site: data.site.as_ref(), error_class: data.error_class, reason };
+        self.take(rule, event, &seen)
+    }
+
+    /// The same for any observation.
+    pub fn take(&mut self, rule: &Rule, event: &Event, data: &Seen<'_>) -> bool {
         if !Newest::advance(&mut self.newest, event) {
             return false;
         }
-        if self.site != data.site {
-            self.site.clone_from(&data.site);
+        if self.site.as_ref() != data.site {
+            self.site = data.site.cloned();
         }
         self.degraded = data.outcome == Outcome::Degraded;
         match data.outcome {
+            Outcome::Degraded if rule.degraded_fails => self.fail(rule, event, data),
             Outcome::Degraded => {}
             Outcome::Healthy => self.succeed(rule, event.occurred_at),
             Outcome::Failed => self.fail(rule, event, data),
@@ -195,7 +231,7 @@ impl ProbeState {
         }
     }
 
-    fn fail(&mut self, rule: &Rule, event: &Event, data: &ProbeCompleted) {
+    fn fail(&mut self, rule: &Rule, event: &Event, data: &Seen<'_>) {
         let at = event.occurred_at;
         self.flapping.push(true);
         self.place = self.place.wrapping_add(1);

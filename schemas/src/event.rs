@@ -161,7 +161,9 @@ kinds! {
     IncidentResolved, "incident.resolved", v 1, Alerts;
     IncidentCorrected, "incident.corrected", v 1, Alerts;
     MaintenanceScheduled, "maintenance.scheduled", v 1, Alerts;
+    MaintenanceCancelled, "maintenance.cancelled", v 1, Alerts;
     SilenceCreated, "silence.created", v 1, Alerts;
+    SilenceExpired, "silence.expired", v 1, Alerts;
     RecoveryTriggered, "recovery.triggered", v 1, Recoveries;
     RecoveryApproved, "recovery.approved", v 1, Recoveries;
     RecoveryRejected, "recovery.rejected", v 1, Recoveries;
@@ -350,6 +352,17 @@ words! {
         /// What rules and contracts ask for.
         Compliance = "compliance",
     }
+    /// What a silence's matcher looks at.
+    MatchOn {
+        /// The service's id.
+        Service = "service",
+        /// The service's tier.
+        Tier = "tier",
+        /// The site where the service runs.
+        Site = "site",
+        /// How loudly the alert asks for somebody.
+        Severity = "severity",
+    }
     /// What kind of backup.
     BackupKind {
         /// Everything.
@@ -391,6 +404,19 @@ pub struct CheckResult {
     /// What it is about; none in events from before there were categories.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub category: Option<CheckCategory>,
+}
+
+/// One thing that must hold of an alert for a silence to cover it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Matcher {
+    /// What is looked at.
+    pub on: MatchOn,
+    /// What it must be.
+    pub value: String,
+    /// `value` is a regular expression over the whole of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub regex: bool,
 }
 
 /// Payloads: every struct is an object that refuses unknown members, so that a typing error is seen at once.
@@ -524,6 +550,10 @@ payloads! {
         incident: IncidentId,
         /// The policy that fired.
         policy: PolicyId,
+        /// The policy's condition that warns; none for an outage. A warning has no incident: `incident` is then only
+        /// the name under which it is tracked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        condition: Option<String>,
         /// How loudly.
         severity: Severity,
         /// Failures counted when it fired.
@@ -543,6 +573,10 @@ payloads! {
         incident: IncidentId,
         /// The policy.
         policy: PolicyId,
+        /// The policy's condition that warns; none for an outage. A warning has no incident: `incident` is then only
+        /// the name under which it is tracked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        condition: Option<String>,
         /// Why.
         cause: SuppressionCause,
         /// The dependency, silence or window that suppressed it.
@@ -556,6 +590,10 @@ payloads! {
         incident: IncidentId,
         /// The policy.
         policy: PolicyId,
+        /// The policy's condition that warns; none for an outage. A warning has no incident: `incident` is then only
+        /// the name under which it is tracked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        condition: Option<String>,
         /// t3: the first success of the streak that met the recovery threshold.
         recovered_at: DateTime<Utc>,
         /// Length of that streak when it resolved.
@@ -677,8 +715,12 @@ payloads! {
     SilenceCreated {
         /// The silence's name.
         silence: String,
-        /// The services it covers.
+        /// The services it covers; with neither services nor matchers it covers its subject.
+        #[serde(default)]
         services: Vec<ServiceId>,
+        /// What must all hold of an alert besides.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        matchers: Vec<Matcher>,
         /// Start.
         from: DateTime<Utc>,
         /// End.
@@ -687,6 +729,26 @@ payloads! {
         by: String,
         /// Why.
         reason: String,
+    }
+    /// A silence was ended before its time.
+    SilenceExpired {
+        /// The silence.
+        silence: String,
+        /// Who.
+        by: String,
+        /// Why.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    }
+    /// Planned work was called off, or ended before its time.
+    MaintenanceCancelled {
+        /// The window.
+        maintenance: String,
+        /// Who.
+        by: String,
+        /// Why.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
     }
     /// A recovery was decided on.
     RecoveryTriggered {

@@ -5,6 +5,7 @@
 //! state the same fact the first (for corrections: the last) by stamp counts, whichever was folded first. What is
 //! read ([`Incident`], [`Recovery`], [`Alert`]) is put together from the facts when it is asked for.
 
+mod maintenance;
 mod model;
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,8 @@ use crate::event::{
 };
 use crate::ids::{AlertId, EventId, IncidentId, PlanVersion, RecoveryId, ServiceId, Source, StepId};
 
-pub use model::{Acknowledgement, Alert, Correction, Incident, Recovery, StepRun};
+use maintenance::Windows;
+pub use model::{Acknowledgement, Alert, Correction, Incident, Maintained, Recovery, StepRun};
 
 /// When and by which event something was said: the order in which facts are weighed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,6 +132,7 @@ pub struct Record {
     incidents: BTreeMap<IncidentId, IncidentFacts>,
     alerts: BTreeMap<AlertId, AlertFacts>,
     recoveries: BTreeMap<RecoveryId, RecoveryFacts>,
+    windows: Windows,
 }
 
 /// Folds events, in whatever order they come.
@@ -163,6 +166,8 @@ impl Record {
         Kind::IncidentAcknowledged,
         Kind::IncidentResolved,
         Kind::IncidentCorrected,
+        Kind::MaintenanceScheduled,
+        Kind::MaintenanceCancelled,
         Kind::RecoveryTriggered,
         Kind::RecoveryApproved,
         Kind::RecoveryStarted,
@@ -181,7 +186,10 @@ impl Record {
         let stamp = Stamp::of(event);
         match &event.data {
             EventData::AlertRaised(data) => {
-                self.incident(&data.incident).alerts.insert(data.alert.clone());
+                // A warning has no incident.
+                if data.condition.is_none() {
+                    self.incident(&data.incident).alerts.insert(data.alert.clone());
+                }
                 self.alert(&data.alert).raised.offer(&stamp, || About::new(event, data));
             }
             EventData::AlertSuppressed(data) => self.alert(&data.alert).suppressed.offer(&stamp, || data.clone()),
@@ -202,6 +210,8 @@ impl Record {
             EventData::IncidentCorrected(data) => {
                 self.incident(&data.incident).corrections.insert(stamp, data.clone());
             }
+            EventData::MaintenanceScheduled(data) => self.windows.scheduled(event, stamp, data),
+            EventData::MaintenanceCancelled(data) => self.windows.cancelled(&data.maintenance, stamp),
             _ => self.evolve_recovery(event, &stamp),
         }
     }
@@ -335,9 +345,11 @@ impl Record {
             recoveries,
             alerts: facts.alerts.iter().cloned().collect(),
             correction: None,
+            maintenance: None,
             opened_by: stamp.event(),
             resolved_by: facts.resolved.0.as_ref().map(|(stamp, _)| stamp.event()),
         };
+        self.windows.restate(&mut incident);
         correct(&mut incident, &facts.corrections);
         Some(incident)
     }
@@ -384,7 +396,10 @@ fn correct(incident: &mut Incident, corrections: &BTreeMap<Stamp, IncidentCorrec
         by: newest.by.clone(),
         reason: newest.reason.clone(),
         excluded: newest.exclude,
-        original_first_failure_at: incident.first_failure_at,
+        original_first_failure_at: incident
+            .maintenance
+            .as_ref()
+            .map_or(incident.first_failure_at, |maintained| maintained.original_first_failure_at),
         original_recovered_at: incident.recovered_at,
         original_error_class: incident.error_class,
     });
@@ -405,6 +420,7 @@ fn read_alert(id: &AlertId, facts: &AlertFacts) -> Option<Alert> {
         incident: raised.incident.clone(),
         service: service.clone(),
         policy: raised.policy.clone(),
+        condition: raised.condition.clone(),
         severity: raised.severity,
         failures: raised.failures,
         first_failure_at: raised.first_failure_at,

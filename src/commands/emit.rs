@@ -16,15 +16,22 @@ use crate::cli::Done;
 /// Events sent in one request at most.
 const BATCH: usize = 1000;
 
-/// `rebound emit`
+/// Where events are sent.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct Emit {
+pub(crate) struct Target {
     /// The Rebound to send to.
     #[arg(long, env = "REBOUND_URL", default_value = "http://127.0.0.1:9464")]
     url: String,
     /// File that holds the bearer token.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+}
+
+/// `rebound emit`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Emit {
+    #[command(flatten)]
+    target: Target,
     /// The kind of event, as in `backup.finished`. Without it, events are read from standard input, one JSON object
     /// (CloudEvents) a line.
     #[arg(long, requires = "service")]
@@ -51,10 +58,17 @@ pub(crate) async fn emit(emit: Emit) -> Result<Done> {
         Some(kind) => vec![from_flags(&emit, kind)?],
         None => from_stdin()?,
     };
-    let client = client(emit.token_file.as_deref())?;
+    let (accepted, rejected) = deliver(&emit.target, &lines).await?;
+    println!("{accepted} accepted, {rejected} rejected");
+    Ok(if rejected == 0 { Done::Good } else { Done::Faults })
+}
+
+/// Sends events, one JSON text each; answers how many were accepted and rejected, the latter told on standard error.
+pub(crate) async fn deliver(target: &Target, lines: &[String]) -> Result<(usize, usize)> {
+    let client = client(target.token_file.as_deref())?;
     let (mut accepted, mut rejected) = (0, 0);
     for (number, batch) in lines.chunks(BATCH).enumerate() {
-        let answer = send(&client, &emit.url, batch).await?;
+        let answer = send(&client, &target.url, batch).await?;
         for (index, verdict) in answer.iter().enumerate() {
             if verdict["status"] == "accepted" {
                 accepted += 1;
@@ -64,8 +78,7 @@ pub(crate) async fn emit(emit: Emit) -> Result<Done> {
             }
         }
     }
-    println!("{accepted} accepted, {rejected} rejected");
-    Ok(if rejected == 0 { Done::Good } else { Done::Faults })
+    Ok((accepted, rejected))
 }
 
 /// A client that shows the token in the file, if there is one.

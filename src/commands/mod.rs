@@ -7,3 +7,4 @@ pub(crate) mod emit;
 pub(crate) mod log;
 pub(crate) mod recovery;
 pub(crate) mod sql;
+pub(crate) mod window;

@@ -1,7 +1,7 @@
 //! `rebound recovery`: what a person says about recoveries, sent as events to a running Rebound.
 //!
-//! Nothing is decided here. The events go the way of `rebound emit`, and the recover role acts on them; a word given
-//! twice has the same id and is one event.
+//! Nothing is decided here. The events go the way of `rebound emit`, and the recover role acts on them. Approving,
+//! refusing or calling off the same recovery twice is one event; a pause has an id of its own each time.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -101,7 +101,7 @@ pub(crate) async fn recovery(command: Recovery) -> Result<Done> {
     let now = Utc::now().trunc_subsecs(6);
     let (recovery, service, data): (Option<RecoveryId>, Option<ServiceId>, EventData) = match command.word {
         Word::Approve { recovery, by, service } => {
-            (Some(recovery.clone()), service, RecoveryApproved { recovery, by }.into())
+            (Some(recovery.clone()), service, RecoveryApproved { recovery, by, step: None }.into())
         }
         Word::Reject(Refusal { recovery, by, reason, service }) => {
             (Some(recovery.clone()), service, RecoveryRejected { recovery, by, reason }.into())

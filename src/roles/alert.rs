@@ -93,6 +93,7 @@ pub(crate) async fn decide(
     })
     .await?;
     let since = Utc::now() - TimeDelta::from_std(lookback(&plan)).unwrap_or(TimeDelta::days(1));
+    engine.seen_since(since);
     for number in held.owned() {
         on.push(fold_observations(&bus, number, since, Some(GROUP), |event| engine.fold(event)).await?);
     }

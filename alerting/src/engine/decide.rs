@@ -3,14 +3,14 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use rebound_schemas::event::{
     AlertRaised, AlertResolved, AlertSuppressed, IncidentOpened, IncidentResolved, RecoveryEscalated, RecoveryOutcome,
-    RecoveryTriggered, TriggerMode,
+    RecoveryTriggered, Severity, TriggerMode,
 };
 use rebound_schemas::{Event, EventData, EventId, IncidentId, RecoveryId};
 
 use super::service::{Outage, ServiceState, cause_bit};
 use super::{Engine, Rules, Watched};
 use crate::suppress::{Facts, Suppression, suppression};
-use crate::threshold::{Failure, MAX_EVIDENCE, Verdict};
+use crate::threshold::{Failure, MAX_EVIDENCE, ProbeState, Verdict};
 
 /// What is to be done about recovering a service.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,9 +41,13 @@ impl Engine {
         if self.states[at as usize].owned {
             self.resolve(at, now, decided);
             self.open(at, now, decided);
+            if !self.states[at as usize].watches.is_empty() {
+                self.warn(at, now, decided);
+            }
             let open = |state: &ServiceState| state.outage.as_ref().is_some_and(|outage| outage.resolved.is_none());
             if open(&self.states[at as usize]) {
-                match self.suppression(at, now) {
+                let severity = self.severity(at);
+                match self.suppression(at, now, severity) {
                     Some(suppression) => self.suppress(at, &suppression, now, decided),
                     None => {
                         self.raise(at, now, decided);
@@ -52,6 +56,7 @@ impl Engine {
                 }
                 self.schedule_next(at, now);
             }
+            self.schedule_held(at, now);
         }
         if had_failed != self.has_failed(at, now) {
             self.decide_dependants(at, now, decided);
@@ -68,17 +73,22 @@ impl Engine {
 
     /// What suppresses a service now. A dependency suppresses until its dependant is seen failing after the
     /// dependency recovered (its t3): before that nobody knows whether anything is left to tell.
-    pub(super) fn suppression(&self, at: u32, now: DateTime<Utc>) -> Option<Suppression> {
+    pub(super) fn suppression(&self, at: u32, now: DateTime<Utc>, severity: Severity) -> Option<Suppression> {
         let (watched, state) = (self.watched(at), &self.states[at as usize]);
         let seen_failing = state.last_failure_at();
-        let holds = |dependency: &&u32| {
-            let back_at = self.states[**dependency as usize].closed.as_ref().map(|closed| closed.recovered_at);
+        let holds = |dependency: u32| {
+            let back_at = self.states[dependency as usize].closed.as_ref().map(|closed| closed.recovered_at);
             let back_at = back_at.filter(|t3| !self.is_ahead(at, *t3, now));
-            self.has_failed(**dependency, now) || back_at.is_some_and(|t3| seen_failing.is_none_or(|seen| seen <= t3))
+            self.has_failed(dependency, now) || back_at.is_some_and(|t3| seen_failing.is_none_or(|seen| seen <= t3))
         };
+        let dependency = watched.dependencies.iter().find(|dependency| holds(**dependency));
+        let dependency = dependency.map(|dependency| self.watched(*dependency).id.as_str());
+        // Of a group, only as many at once as make it fail.
+        let group = watched.needs_groups.iter().find(|group| self.group_fails(**group, holds));
+        let group = group.map(|group| &*self.groups[*group as usize].id);
         suppression(Facts {
-            window: self.windows.active(&watched.id, now),
-            dependency: watched.dependencies.iter().find(holds).map(|dependency| &self.watched(*dependency).id),
+            window: self.windows.active(&watched.id, severity, now),
+            dependency: dependency.or(group),
             flapping: Some(&watched.id).filter(|_| state.is_flapping()),
         })
     }
@@ -95,9 +105,13 @@ impl Engine {
             Some((recovered_at, _)) => recovered_at,
             None if state.verdict(&self.rules(at).rule) != Verdict::Clear => return,
             None => {
-                let since = state.probes.iter().filter_map(|(_, probe)| probe.recovered_since());
+                let since = state.judged().filter_map(ProbeState::recovered_since);
                 // A probe that recovered before this incident began says nothing about it.
                 let Some(t3) = since.filter(|t3| *t3 >= outage.first_failure_at).max() else { return };
+                let cleared = state.turned.filter(|(verdict, _)| *verdict == Verdict::Clear);
+                if cleared.is_some_and(|(_, since)| now - since < self.rules(at).hold.keep_firing) {
+                    return;
+                }
                 t3
             }
         };
@@ -109,9 +123,10 @@ impl Engine {
         });
         let recovery = recovery.map(|recovery| recovery.id.clone());
         if !outage.alert_resolved {
-            let successes = state.probes.iter().map(|(_, probe)| probe.successes()).min().unwrap_or(0);
+            let successes = state.judged().map(ProbeState::successes).min().unwrap_or(0);
             let id = EventId::derive(alert.as_str(), "resolved");
-            let data = AlertResolved { alert, incident: incident.clone(), policy, recovered_at, successes };
+            let data =
+                AlertResolved { alert, incident: incident.clone(), policy, condition: None, recovered_at, successes };
             self.append(at, id, now, data.into(), decided);
         }
         if resolves_incident {
@@ -125,6 +140,10 @@ impl Engine {
         if state.outage.is_some() || state.verdict(&rules.rule) != Verdict::Failed {
             return;
         }
+        let held = state.turned.filter(|_| !rules.hold.is_none());
+        if held.is_some_and(|(_, since)| now - since < rules.hold.hold) {
+            return;
+        }
         let Some(streak) = state.lead().and_then(|probe| probe.streak()) else { return };
         let Some(Failure { at: first_failure_at, event: first, .. }) = streak.evidence.front() else { return };
         let incident = IncidentId::derive(&self.watched(at).id, &first.source, &first.id);
@@ -133,10 +152,11 @@ impl Engine {
         }
         // Never before the last one ended, even if the clock was set back: order tells old from new.
         let detected_at = state.closed.as_ref().map_or(now, |c| now.max(c.at + TimeDelta::microseconds(1)));
-        let before = state.probes.iter().filter_map(|(_, probe)| probe.last_success_at());
+        let before = state.judged().filter_map(ProbeState::last_success_at);
+        let lead = state.lead_condition().and_then(|n| rules.judges[n].condition.severity);
         let data = IncidentOpened {
             incident: incident.clone(),
-            severity: self.watched(at).severity,
+            severity: lead.unwrap_or_else(|| self.outage_severity(at, now)),
             first_failure_at: *first_failure_at,
             last_success_at: before.filter(|success| success < first_failure_at).max(),
             detected_at,
@@ -155,7 +175,8 @@ impl Engine {
             alert: outage.alert.clone(),
             incident: outage.incident.clone(),
             policy: outage.policy.clone(),
-            severity: self.watched(at).severity,
+            condition: None,
+            severity: outage.severity,
             failures: streak.map_or(0, |streak| streak.failures),
             first_failure_at: outage.first_failure_at,
             reason: streak.map_or(&outage.reason, |streak| &streak.reason).to_string(),
@@ -168,11 +189,15 @@ impl Engine {
 
     fn suppress(&mut self, at: u32, by: &Suppression, now: DateTime<Utc>, decided: &mut Vec<Event>) {
         let fresh = |outage: &&Outage| !outage.told && outage.suppressed & cause_bit(by.cause) == 0;
+        if self.states[at as usize].outage.as_deref().filter(fresh).is_some() {
+            self.announce(at, by, now, decided);
+        }
         let Some(outage) = self.states[at as usize].outage.as_deref().filter(fresh) else { return };
         let data = AlertSuppressed {
             alert: outage.alert.clone(),
             incident: outage.incident.clone(),
             policy: outage.policy.clone(),
+            condition: None,
             cause: by.cause,
             by: by.by.clone(),
         };
@@ -236,7 +261,7 @@ impl Engine {
         if off || state.escalated.as_ref().is_some_and(|known| known.0 == outage.incident) {
             return Next::Nothing;
         }
-        let hard = || state.probes.iter().map(|(_, probe)| probe).filter(|probe| probe.is_hard());
+        let hard = || state.judged().filter(|probe| probe.is_hard());
         let (attempt, ended_at) = match state.recovery.as_deref() {
             None => (1, None),
             Some(other) if other.incident != outage.incident => match (other.started_at, other.finished) {
@@ -298,7 +323,34 @@ impl Engine {
         }
     }
 
-    fn append(&mut self, at: u32, id: EventId, now: DateTime<Utc>, data: EventData, decided: &mut Vec<Event>) {
+    /// Notes when a verdict has lasted as long as the policy asks.
+    fn schedule_held(&mut self, at: u32, now: DateTime<Utc>) {
+        let (state, hold) = (&self.states[at as usize], self.rules(at).hold);
+        let Some((verdict, since)) = state.turned else { return };
+        let due = match (verdict, state.outage.is_some()) {
+            (Verdict::Failed, false) => since.checked_add_signed(hold.hold),
+            (Verdict::Clear, true) => since.checked_add_signed(hold.keep_firing),
+            _ => None,
+        };
+        if let Some(due) = due.filter(|due| *due > now) {
+            self.schedule(at, due);
+        }
+    }
+
+    /// How loud a service's alert is: as its outage began, else as one would that began now.
+    pub(super) fn severity(&self, at: u32) -> Severity {
+        let outage = self.states[at as usize].outage.as_ref();
+        outage.map_or(self.watched(at).severity, |outage| outage.severity)
+    }
+
+    pub(super) fn append(
+        &mut self,
+        at: u32,
+        id: EventId,
+        now: DateTime<Utc>,
+        data: EventData,
+        decided: &mut Vec<Event>,
+    ) {
         let event = Event {
             id,
             source: self.source.clone(),

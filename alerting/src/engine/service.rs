@@ -3,12 +3,15 @@
 
 use chrono::{DateTime, Utc};
 use rebound_schemas::event::{
-    IncidentOpened, ProbeCompleted, RecoveryFinished, RecoveryOutcome, RecoveryTriggered, SuppressionCause,
+    AlertRaised, AlertResolved, AlertSuppressed, IncidentOpened, ProbeCompleted, RecoveryFinished, RecoveryOutcome,
+    RecoveryTriggered, Severity, SuppressionCause,
 };
-use rebound_schemas::{AlertId, Event, EventData, IncidentId, PolicyId, ProbeId, RecoveryId};
+use rebound_schemas::{AlertId, Event, EventData, IncidentId, PolicyId, ProbeId, RecoveryId, ServiceId};
 
+use super::{Rules, Watched};
 use crate::budget::{Budget, Limits};
-use crate::threshold::{ProbeState, Rule, Verdict, verdict};
+use crate::condition::Watch;
+use crate::threshold::{Failure, ProbeState, Rule, Verdict, verdict};
 
 /// Incidents from outside that are tracked at once, for one service; the oldest gives way.
 const MAX_EXTERNAL: usize = 16;
@@ -18,6 +21,10 @@ const MAX_EXTERNAL: usize = 16;
 pub(super) struct ServiceState {
     pub(super) owned: bool,
     pub(super) probes: Vec<(ProbeId, ProbeState)>,
+    /// Beside the conditions of its policy, one each.
+    pub(super) watches: Box<[Watch]>,
+    /// The verdict and since when it is that; kept only where the policy has durations.
+    pub(super) turned: Option<(Verdict, DateTime<Utc>)>,
     /// The incident that a policy opened, until it and its alert are resolved.
     pub(super) outage: Option<Box<Outage>>,
     /// The last one that was.
@@ -40,6 +47,7 @@ pub(super) struct Outage {
     pub(super) incident: IncidentId,
     pub(super) alert: AlertId,
     pub(super) policy: PolicyId,
+    pub(super) severity: Severity,
     pub(super) first_failure_at: DateTime<Utc>,
     pub(super) reason: Box<str>,
     pub(super) acknowledged: bool,
@@ -98,9 +106,16 @@ fn push_bounded(incidents: &mut Vec<IncidentId>, incident: IncidentId) {
 
 impl ServiceState {
     /// Folds one event of this service; `false` if it changed nothing that could matter.
-    pub(super) fn fold(&mut self, rule: &Rule, limits: &Limits, event: &Event) -> bool {
+    pub(super) fn fold(&mut self, rules: &Rules, watched: &Watched, event: &Event) -> bool {
+        let limits = &rules.limits;
         match &event.data {
-            EventData::ProbeCompleted(data) => self.owned && self.observe(rule, event, data),
+            EventData::ProbeCompleted(data) => self.owned && self.observe(rules, watched, event, data),
+            EventData::ServiceLevelMeasured(_)
+            | EventData::ResourceMeasured(_)
+            | EventData::ReplicationMeasured(_)
+            | EventData::BackupFinished(_)
+            | EventData::BackupVerified(_)
+            | EventData::CertificateObserved(_) => self.owned && self.measure(rules, watched, event),
             EventData::IncidentOpened(data) => self.incident_opened(limits, data),
             EventData::IncidentAcknowledged(data) => match self.outage_of(&data.incident) {
                 Some(outage) => !std::mem::replace(&mut outage.acknowledged, true),
@@ -115,6 +130,20 @@ impl ServiceState {
                 }
                 self.close();
                 true
+            }
+            EventData::AlertRaised(AlertRaised { condition: Some(condition), alert, incident, .. }) => {
+                let at = event.occurred_at;
+                self.watch_of(rules, condition).is_some_and(|w| w.fold_open(alert, incident, at, None, cause_bit))
+            }
+            EventData::AlertSuppressed(AlertSuppressed {
+                condition: Some(condition), alert, incident, cause, ..
+            }) => {
+                let (at, cause) = (event.occurred_at, Some(*cause));
+                self.watch_of(rules, condition).is_some_and(|w| w.fold_open(alert, incident, at, cause, cause_bit))
+            }
+            EventData::AlertResolved(AlertResolved { condition: Some(condition), alert, .. }) => {
+                let at = event.occurred_at;
+                self.watch_of(rules, condition).is_some_and(|watch| watch.fold_resolved(alert, at))
             }
             EventData::AlertRaised(data) => self.mark(&data.alert, |outage| outage.told = true),
             EventData::AlertSuppressed(data) => {
@@ -142,7 +171,39 @@ impl ServiceState {
         }
     }
 
-    fn observe(&mut self, rule: &Rule, event: &Event, data: &ProbeCompleted) -> bool {
+    fn watch_of(&mut self, rules: &Rules, condition: &str) -> Option<&mut Watch> {
+        let at = rules.judges.iter().position(|judge| judge.condition.id == *condition)?;
+        self.watches.get_mut(at)
+    }
+
+    /// Takes something that was measured, or a backup. It is a sign of life only of a service without probes.
+    fn measure(&mut self, rules: &Rules, watched: &Watched, event: &Event) -> bool {
+        let counted = self.judge(rules, watched, event);
+        if counted {
+            self.find_cause(&event.subject);
+        }
+        if counted && !watched.probed {
+            self.heard_at = self.heard_at.max(Some(event.occurred_at));
+        }
+        counted
+    }
+
+    fn judge(&mut self, rules: &Rules, watched: &Watched, event: &Event) -> bool {
+        let inherited = self.outage.as_ref().is_some_and(|outage| outage.inherited);
+        let mut counted = false;
+        for (watch, judge) in self.watches.iter_mut().zip(&rules.judges) {
+            counted |= watch.observe(judge, &watched.objectives, event, inherited);
+        }
+        if !rules.hold.is_none() {
+            let verdict = self.verdict(&rules.rule);
+            if self.turned.is_none_or(|(known, _)| known != verdict) {
+                self.turned = Some((verdict, event.occurred_at));
+            }
+        }
+        counted
+    }
+
+    fn observe(&mut self, rules: &Rules, watched: &Watched, event: &Event, data: &ProbeCompleted) -> bool {
         let inherited = self.outage.as_ref().is_some_and(|outage| outage.inherited);
         let at = match self.probes.iter().position(|(probe, _)| *probe == data.probe) {
             Some(at) => at,
@@ -153,11 +214,27 @@ impl ServiceState {
                 self.probes.len() - 1
             }
         };
-        let counted = self.probes[at].1.observe(rule, event, data);
+        let counted = self.probes[at].1.observe(&rules.rule, event, data);
         if counted {
             self.heard_at = Some(event.occurred_at);
+            if !self.watches.is_empty() || !rules.hold.is_none() {
+                self.judge(rules, watched, event);
+            }
+            self.find_cause(&event.subject);
         }
         counted
+    }
+
+    /// Once the failure that an inherited incident began with is seen again, nothing else need be doubted.
+    fn find_cause(&mut self, service: &ServiceId) {
+        let Some(outage) = self.outage.as_ref().filter(|outage| outage.inherited) else { return };
+        let is_cause =
+            |first: &Failure| IncidentId::derive(service, &first.event.source, &first.event.id) == outage.incident;
+        if self.judged().filter_map(ProbeState::proof).any(is_cause) {
+            self.probes.iter_mut().for_each(|(_, probe)| probe.trust());
+            self.watches.iter_mut().for_each(Watch::trust);
+            self.outage.iter_mut().for_each(|outage| outage.inherited = false);
+        }
     }
 
     /// An incident with a policy is one that the rules opened; one without came from outside. One that was opened
@@ -187,6 +264,7 @@ impl ServiceState {
             incident: data.incident.clone(),
             alert: AlertId::derive(policy, &data.incident),
             policy: policy.clone(),
+            severity: data.severity,
             first_failure_at: data.first_failure_at,
             reason: data.reason.as_str().into(),
             acknowledged: false,
@@ -249,6 +327,8 @@ impl ServiceState {
 
     pub(super) fn forget_observations(&mut self) {
         self.probes = Vec::new();
+        self.watches.iter_mut().for_each(Watch::forget);
+        self.turned = None;
         self.heard_at = None;
         if let Some(outage) = &mut self.outage {
             outage.inherited = true;
@@ -275,15 +355,23 @@ impl ServiceState {
     }
 
     pub(super) fn verdict(&self, rule: &Rule) -> Verdict {
-        verdict(rule, self.probes.iter().map(|(_, probe)| probe))
+        match self.watches.iter().flat_map(Watch::judges).any(ProbeState::is_hard) {
+            true => Verdict::Failed,
+            false => verdict(rule, self.probes.iter().map(|(_, probe)| probe)),
+        }
+    }
+
+    /// Everything that fails the service: probes, and what conditions see.
+    pub(super) fn judged(&self) -> impl Iterator<Item = &ProbeState> {
+        self.probes.iter().map(|(_, probe)| probe).chain(self.watches.iter().flat_map(Watch::judges))
     }
 
     fn verdict_of_any(&self) -> Verdict {
-        if self.probes.iter().any(|(_, probe)| probe.is_hard()) { Verdict::Failed } else { Verdict::Clear }
+        if self.judged().any(ProbeState::is_hard) { Verdict::Failed } else { Verdict::Clear }
     }
 
     pub(super) fn last_seen_at(&self) -> Option<DateTime<Utc>> {
-        self.probes.iter().filter_map(|(_, probe)| probe.last_seen_at()).max()
+        self.judged().filter_map(ProbeState::last_seen_at).max()
     }
 
     /// Whether nothing came for `silent_after`. What comes late is still heard: a backlog is not silence.
@@ -296,13 +384,19 @@ impl ServiceState {
         self.last_seen_at().is_none_or(|at| now - at >= rule.silent_after)
     }
 
-    /// The HARD probe that failed first.
+    /// The condition that failed the service, if what failed first was no probe.
+    pub(super) fn lead_condition(&self) -> Option<usize> {
+        let lead = self.lead()?;
+        self.watches.iter().position(|watch| watch.judges().any(|state| std::ptr::eq(state, lead)))
+    }
+
+    /// The HARD probe, or what a condition sees, that failed first.
     pub(super) fn lead(&self) -> Option<&ProbeState> {
         let first = |probe: &&ProbeState| {
             let front = probe.streak().and_then(|streak| streak.evidence.front());
             front.map(|first| (first.at, first.event.source.clone(), first.event.id.clone()))
         };
-        let hard = self.probes.iter().map(|(_, probe)| probe).filter(|probe| probe.is_hard());
+        let hard = self.judged().filter(|probe| probe.is_hard());
         hard.filter(|probe| first(probe).is_some()).min_by_key(first)
     }
 
@@ -312,7 +406,7 @@ impl ServiceState {
 
     /// The newest failure that is known of.
     pub(super) fn last_failure_at(&self) -> Option<DateTime<Utc>> {
-        let seen = self.probes.iter().filter_map(|(_, probe)| Some(probe.streak()?.last_at));
+        let seen = self.judged().filter_map(|probe| Some(probe.streak()?.last_at));
         seen.chain(self.outage.as_ref().map(|outage| outage.first_failure_at)).max()
     }
 }

@@ -84,7 +84,7 @@ impl Engine {
     /// Whether nothing is told of a service now; for repeats of [`crate::notify::Notifier`].
     #[must_use]
     pub fn is_quiet(&self, service: &ServiceId, now: DateTime<Utc>) -> bool {
-        self.index.get(service).is_some_and(|at| self.suppression(*at, now).is_some())
+        self.index.get(service).is_some_and(|at| self.suppression(*at, now, self.severity(*at)).is_some())
     }
 
     fn status_of(&self, at: u32, now: DateTime<Utc>) -> ServiceStatus {
@@ -109,7 +109,7 @@ impl Engine {
             alert: outage.map(|outage| outage.alert.clone()),
             told: outage.is_some_and(|outage| outage.told),
             acknowledged: outage.is_some_and(|outage| outage.acknowledged),
-            suppression: self.suppression(at, now).filter(|_| outage.is_some()),
+            suppression: self.suppression(at, now, self.severity(at)).filter(|_| outage.is_some()),
             flapping: state.is_flapping(),
             recovery: recovery.map(|recovery| RecoveryStatus {
                 id: recovery.id.clone(),

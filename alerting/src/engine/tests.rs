@@ -1,7 +1,10 @@
 //! The engine's rules by tables; properties over generated histories are in `properties`.
 
 mod clocks;
+mod conditions;
+mod promtool;
 mod properties;
+mod quiet;
 mod world;
 
 use rebound_schemas::event::{
@@ -372,6 +375,9 @@ fn a_hundred_thousand_services_stay_small() {
         + std::mem::size_of::<Watched>()
         + 2 * std::mem::size_of::<(ProbeId, crate::threshold::ProbeState)>();
     assert!(bytes < 1024, "{bytes} bytes a service of two probes, before what it points to");
+    // Five conditions, two of them burn rates: 100,000 such services stay below 500 MiB.
+    let (watch, burn) = (std::mem::size_of::<crate::condition::Watch>(), std::mem::size_of::<crate::burn::Burn>());
+    assert!(bytes + 5 * watch + 2 * burn < 4096, "{bytes} + 5 × {watch} + 2 × {burn} bytes");
 }
 
 #[test]

@@ -45,13 +45,26 @@ fn raised(second: i64) -> Event {
     let severity = Severity::Critical;
     let first_failure_at = at(second - 20);
     let evidence = Vec::new();
-    let data = AlertRaised { alert, incident, policy, severity, failures: 3, first_failure_at, reason, evidence };
+    let data = AlertRaised {
+        alert,
+        incident,
+        policy,
+        condition: None,
+        severity,
+        failures: 3,
+        first_failure_at,
+        reason,
+        evidence,
+    };
     event(second, data)
 }
 
 fn resolved(second: i64) -> Event {
     let (alert, incident, policy) = ids();
-    event(second, AlertResolved { alert, incident, policy, recovered_at: at(second - 10), successes: 2 })
+    event(
+        second,
+        AlertResolved { alert, incident, policy, condition: None, recovered_at: at(second - 10), successes: 2 },
+    )
 }
 
 fn notifier() -> Notifier {
@@ -100,7 +113,7 @@ fn a_suppressed_alert_and_its_resolve_are_told_to_nobody() {
     let mut notifier = notifier();
     let (alert, incident, policy) = ids();
     let cause = SuppressionCause::Silence;
-    notifier.fold(&event(100, AlertSuppressed { alert, incident, policy, cause, by: "s".into() }));
+    notifier.fold(&event(100, AlertSuppressed { alert, incident, policy, condition: None, cause, by: "s".into() }));
     notifier.fold(&resolved(110));
     assert!(notifier.due(at(500), &|_| false).is_empty());
 }

@@ -127,7 +127,9 @@ fn is_own_decision(kind: Kind) -> bool {
         | Kind::IncidentResolved
         | Kind::IncidentCorrected
         | Kind::MaintenanceScheduled
+        | Kind::MaintenanceCancelled
         | Kind::SilenceCreated
+        | Kind::SilenceExpired
         | Kind::RecoveryApproved
         | Kind::RecoveryRejected
         | Kind::RecoveryCancelled

@@ -54,6 +54,8 @@ pub struct Incident {
     pub alerts: Vec<AlertId>,
     /// What was restated, and what it said before; `None` if nobody corrected it.
     pub correction: Option<Correction>,
+    /// The maintenance window that it began in, once it is over.
+    pub maintenance: Option<Maintained>,
     /// The event that opened it.
     pub opened_by: EventRef,
     /// The event that resolved it.
@@ -90,6 +92,17 @@ pub struct Correction {
     pub original_error_class: ErrorClass,
 }
 
+/// What a maintenance window, planned before or told of afterwards, makes of an incident that began in it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Maintained {
+    /// The window's name.
+    pub maintenance: String,
+    /// Whether it was over before the window was: then it is in no figure.
+    pub excluded: bool,
+    /// t0 as first recorded; where it outlasted the window, it is restated as the window's end.
+    pub original_first_failure_at: DateTime<Utc>,
+}
+
 fn span(from: DateTime<Utc>, to: Option<DateTime<Utc>>) -> Option<TimeDelta> {
     to.map(|to| to - from).filter(|span| *span >= TimeDelta::zero())
 }
@@ -101,10 +114,11 @@ impl Incident {
         self.resolved_at.is_none()
     }
 
-    /// Whether a correction took it out of every figure.
+    /// Whether a correction or a maintenance window took it out of every figure.
     #[must_use]
     pub fn is_excluded(&self) -> bool {
         self.correction.as_ref().is_some_and(|correction| correction.excluded)
+            || self.maintenance.as_ref().is_some_and(|maintained| maintained.excluded)
     }
 
     /// Whether t3 lies before t0, so that it has no recovery time.
@@ -174,6 +188,8 @@ pub struct Alert {
     pub service: ServiceId,
     /// The policy that fired.
     pub policy: PolicyId,
+    /// The policy's condition that warned; `None` for an outage. A warning's `incident` is no incident.
+    pub condition: Option<String>,
     /// How loudly.
     pub severity: Severity,
     /// Failures counted when it fired.

@@ -134,6 +134,7 @@ fn raised(n: u32, seconds: i64) -> Event {
         alert: AlertId::new("alr-1").unwrap(),
         incident: inc(n),
         policy: PolicyId::new("default").unwrap(),
+        condition: None,
         severity: Severity::Critical,
         failures: 3,
         first_failure_at: at(0),
@@ -267,6 +268,51 @@ fn a_correction_closes_what_nothing_resolved() {
     assert_eq!(incident.correction.unwrap().original_recovered_at, None);
 }
 
+fn maintenance(said: i64, from: i64, until: i64) -> Event {
+    let data = MaintenanceScheduled {
+        maintenance: "window".into(),
+        services: vec![ServiceId::new("api").unwrap()],
+        from: at(from),
+        until: at(until),
+        by: "kim".into(),
+        reason: "planned work".into(),
+    };
+    event(&format!("window:{said}:{from}"), said, data)
+}
+
+fn called_off(said: i64) -> Event {
+    let data = MaintenanceCancelled { maintenance: "window".into(), by: "kim".into(), reason: None };
+    event(&format!("window:{said}:cancelled"), said, data)
+}
+
+/// t0 = 0, t3 = 100; told of long after, the window restates the figures and what was recorded stays beside them.
+#[test]
+fn maintenance_told_of_afterwards_restates_and_keeps_the_original() {
+    let check = |more: &[Event], mttr: Option<i64>, excluded: bool| {
+        let mut events = history();
+        events.extend_from_slice(more);
+        let incident = fold(&events).incident_of(&inc(1)).unwrap();
+        assert_eq!((seconds(incident.time_to_recover()), incident.is_excluded()), (mttr, excluded), "{more:?}");
+        incident
+    };
+    check(&[maintenance(9_000, 1, 500)], Some(100), false);
+    check(&[maintenance(9_000, -50, 0)], Some(100), false);
+    let incident = check(&[maintenance(9_000, 0, 100)], Some(100), true);
+    assert_eq!(incident.maintenance.unwrap().maintenance, "window");
+    let incident = check(&[maintenance(9_000, -50, 40)], Some(60), false);
+    assert_eq!((incident.first_failure_at, incident.maintenance.unwrap().original_first_failure_at), (at(40), at(0)));
+    // The newest telling counts; a cancellation ends it at its own time.
+    check(&[maintenance(9_000, 0, 100), maintenance(9_500, 1, 100)], Some(100), false);
+    check(&[maintenance(-90, 0, 500), called_off(70)], Some(30), false);
+    check(&[maintenance(9_000, 0, 500), called_off(-10)], Some(100), true);
+    // What a person restates comes after it, and still knows what was recorded first.
+    let incident = check(&[maintenance(9_000, -50, 40), corrected(1, 9_900, Some(20), None, false)], Some(80), false);
+    assert_eq!(incident.correction.unwrap().original_first_failure_at, at(0));
+    // Open incidents are never hidden.
+    let incident = fold(&[opened(1, 0, 20), maintenance(-90, -50, 500)]).incident_of(&inc(1)).unwrap();
+    assert_eq!((incident.is_open(), incident.is_excluded()), (true, false));
+}
+
 #[test]
 fn the_first_ending_stands() {
     let mut events = history();
@@ -308,6 +354,8 @@ fn any_event() -> impl Strategy<Value = Event> {
             .prop_map(|(n, r, i, t)| step(n, r, i, 1, t, StepOutcome::Succeeded)[(t % 2) as usize].clone()),
         (n.clone(), t.clone(), prop::option::of(t.clone()), any::<bool>())
             .prop_map(|(n, t, t3, exclude)| corrected(n, t, None, t3, exclude)),
+        (t.clone(), t.clone(), 1..200i64).prop_map(|(said, from, length)| maintenance(said, from, from + length)),
+        t.clone().prop_map(called_off),
         (n, t.clone()).prop_map(|(n, t)| raised(n, t)),
         (r, t).prop_map(|(attempt, t)| sent(attempt, t)),
     ]

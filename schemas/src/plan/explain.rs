@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::condition::DegradedAs;
 use super::model::{Check, Plan, Policy, Probe, Service};
 use super::reader::words;
 use crate::event::{RecoveryMethod, TriggerMode};
@@ -16,10 +17,22 @@ impl Policy {
             (n, Some(of)) => format!("{n} failures among the last {of} observations make it HARD"),
             (n, None) => format!("{n} failures in a row make it HARD"),
         };
+        let failures = match self.degraded {
+            DegradedAs::Count => format!("{failures} (degraded counts as failed)"),
+            _ => failures,
+        };
+        let failures = match self.hold.is_zero() {
+            true => failures,
+            false => format!("{failures}, and {} of that open an incident", words(self.hold)),
+        };
         let sites = if self.sites > 1 { format!(" when {} sites agree", self.sites) } else { String::new() };
         let recoveries = match self.recoveries {
             1 => "1 success resolves it".to_owned(),
             n => format!("{n} successes in a row resolve it"),
+        };
+        let recoveries = match self.keep_firing.is_zero() {
+            true => recoveries,
+            false => format!("{recoveries} once it has been well for {}", words(self.keep_firing)),
         };
         let severity = match self.severity {
             Some(severity) => format!("as {severity}"),
@@ -76,6 +89,9 @@ impl Plan {
         }
         for policy in self.policies.values() {
             line(format_args!("policy {}: {}", policy.id, policy.explain()));
+            for condition in &policy.conditions {
+                line(format_args!("  {}: {}", condition.id, condition.explain()));
+            }
         }
         for procedure in self.procedures.values() {
             line(format_args!("procedure {}", procedure.explain()));
@@ -89,6 +105,14 @@ impl Plan {
                 "site {} ({}): takes over within {time} with {share} % of the load",
                 site.id, site.purpose
             ));
+        }
+        for group in self.groups.values() {
+            let members: Vec<&str> = group.services.iter().map(ServiceId::as_str).collect();
+            let (n, of) = (group.healthy_at_least, members.len());
+            line(format_args!("group {}: {n} of {of} must be healthy ({})", group.id, members.join(", ")));
+        }
+        for window in self.maintenance.values() {
+            line(format_args!("maintenance {}: {}", window.id, window.explain()));
         }
         for backup in self.backups.values() {
             line(format_args!(
@@ -119,7 +143,8 @@ impl Plan {
             Some(procedure) => format!("{} by {procedure}", service.method),
             None => format!("{} by people", service.method),
         };
-        let needs: Vec<&str> = service.depends_on.iter().map(ServiceId::as_str).collect();
+        let groups = service.depends_on_groups.iter().map(String::as_str);
+        let needs: Vec<&str> = service.depends_on.iter().map(ServiceId::as_str).chain(groups).collect();
         let needs = if needs.is_empty() { String::new() } else { format!("; needs {}", needs.join(", ")) };
         format!(
             "{} at {}: RTO {}, RPO {}, {procedure}; {probes}; policy {}{needs}",

@@ -4,12 +4,14 @@
 //! remedy. A `Plan` can't be built otherwise, so whoever has one need not check again: ids are unique, references
 //! lead somewhere, dependencies have no cycle. [`Plan::version`] is the content hash that decisions carry.
 
+mod condition;
 mod error;
 mod explain;
 mod explain_procedure;
 mod inputs;
 mod model;
 mod order;
+mod protect;
 mod read;
 mod read_channel;
 mod read_probe;
@@ -31,8 +33,10 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+pub use condition::{Condition, DegradedAs, Effect, Limit, Measure, Pace, missed};
 pub use error::{PlanError, PlanErrors};
 pub use model::*;
+pub use protect::{Group, Maintenance, Times};
 pub use relations::MOST_STEPS;
 pub use when::{When, name_in_conditions};
 
@@ -93,7 +97,15 @@ fn read_plan(root: &Section<'_>, text: &str, base: &str) -> Plan {
         policies,
         channels: or_default(root.names("channel", "channel"), DEFAULT_CHANNEL),
         procedures: root.names("procedure", "procedure"),
+        backups: root.names("backup", "backup"),
+        levels: root.names("service_level", "service level"),
+        needable: Names::default(),
     };
+    let groups = root.names("group", "group");
+    reading.needable = Names::of(if groups.is_empty() { "service" } else { "service or group" });
+    for name in reading.services.iter().chain(groups.iter()) {
+        reading.needable.add(name);
+    }
     for (at, path) in root.texts("allow").unwrap_or_default() {
         reading.allow.extend(reading.path(at, "allow", &path));
     }
@@ -143,21 +155,24 @@ fn read_plan(root: &Section<'_>, text: &str, base: &str) -> Plan {
     }
     let procedures = root.sections("procedure");
     let procedures = procedures.iter().filter_map(|section| reading.procedure(section)).collect::<Vec<_>>();
-    named(root, "backup", "backup");
     let backups: Vec<Backup> = root.sections("backup").iter().filter_map(|section| reading.backup(section)).collect();
-    named(root, "service_level", "service level");
     let levels = root.sections("service_level");
     let levels = levels.iter().filter_map(|section| reading.service_level(section)).collect::<Vec<_>>();
     named(root, "validation", "validation");
     let validations = root.sections("validation");
     let validations = validations.iter().filter_map(|section| reading.validation(section, &levels)).collect::<Vec<_>>();
+    named(root, "maintenance", "maintenance window");
+    let maintenance = root.sections("maintenance");
+    let maintenance = maintenance.iter().filter_map(|section| reading.maintenance(section)).collect::<Vec<_>>();
+    let groups: Vec<Group> = root.sections("group").iter().filter_map(|section| reading.group(section)).collect();
     named(root, "drill", "drill");
     let drills: Vec<Drill> = root.sections("drill").iter().filter_map(|section| reading.drill(section)).collect();
     root.finish("a plan");
 
     let written: Vec<ServiceId> = services.iter().map(|service| service.id.clone()).collect();
     let services: BTreeMap<ServiceId, Service> = by_id(services, |service| service.id.clone());
-    let start_order = relations::start_order(root, &written, &services, &listed);
+    let groups = by_id(groups, |group| group.id.clone());
+    let start_order = relations::start_order(root, &written, &services, &groups, &listed);
     let probes = by_id(probes.into_iter().flatten(), |probe| probe.id.clone());
     let mut probes_of: BTreeMap<ServiceId, Vec<ProbeId>> = BTreeMap::new();
     for probe in probes.values() {
@@ -183,6 +198,8 @@ fn read_plan(root: &Section<'_>, text: &str, base: &str) -> Plan {
         service_levels: by_id(levels, |level| level.id.clone()),
         validations: by_id(validations, |validation| validation.id.clone()),
         drills: by_id(drills, |drill| drill.id.clone()),
+        groups,
+        maintenance: by_id(maintenance, |window| window.id.clone()),
         start_order,
         allow: reading.allow,
         probes_of,

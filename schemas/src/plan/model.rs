@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::condition::{Condition, DegradedAs};
+use super::protect::{Group, Maintenance};
 use super::when::When;
 use crate::event::{BackupKind, CheckCategory, Outcome, RecoveryMethod, Severity, TriggerMode};
 use crate::ids::{ChannelId, DrillId, PlanVersion, PolicyId, ProbeId, ProcedureId, ServiceId, SiteId, StepId, TierId};
@@ -24,6 +26,8 @@ pub struct Plan {
     pub(super) service_levels: BTreeMap<String, ServiceLevel>,
     pub(super) validations: BTreeMap<String, Validation>,
     pub(super) drills: BTreeMap<DrillId, Drill>,
+    pub(super) groups: BTreeMap<String, Group>,
+    pub(super) maintenance: BTreeMap<String, Maintenance>,
     pub(super) start_order: Vec<ServiceId>,
     pub(super) allow: Vec<String>,
     /// Which probes and dependants a service has, so that asking for them doesn't walk a plan of ten thousand.
@@ -97,6 +101,16 @@ impl Plan {
     pub fn drills(&self) -> &BTreeMap<DrillId, Drill> {
         &self.drills
     }
+    /// Redundancy groups, by name.
+    #[must_use]
+    pub fn groups(&self) -> &BTreeMap<String, Group> {
+        &self.groups
+    }
+    /// Planned maintenance windows, by name.
+    #[must_use]
+    pub fn maintenance(&self) -> &BTreeMap<String, Maintenance> {
+        &self.maintenance
+    }
     /// The order in which services are started from nothing: dependencies before dependants.
     #[must_use]
     pub fn start_order(&self) -> &[ServiceId] {
@@ -163,6 +177,8 @@ pub struct Service {
     pub site: SiteId,
     /// What it needs to work: when one of these has failed, this service's alerts are suppressed.
     pub depends_on: Vec<ServiceId>,
+    /// Redundancy groups that it needs: when one has failed as a group, its alerts are suppressed.
+    pub depends_on_groups: Vec<String>,
     /// Recovery time objective: t3 − t0 at most.
     pub rto: Duration,
     /// Recovery point objective: data lost at most.
@@ -336,6 +352,14 @@ pub struct Policy {
     pub sites: u32,
     /// Without any observation for this long, a service is unobserved.
     pub silent_after: Duration,
+    /// It must have failed for this long before an incident opens (Prometheus' `for`).
+    pub hold: Duration,
+    /// It must have been well for this long before an incident resolves (`keep_firing_for`); t3 stays what it is.
+    pub keep_firing: Duration,
+    /// What degraded observations mean.
+    pub degraded: DegradedAs,
+    /// What else is judged.
+    pub conditions: Vec<Condition>,
     /// A firing alert is told again after this; none: once only.
     pub repeat: Option<Duration>,
     /// How loudly; the service's tier decides when absent.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::condition::DegradedAs;
 use super::model::{Backup, Drill, Policy, Probe, Service, ServiceLevel, Site, Tier};
 use super::reader::{Names, Reader};
 use super::section::{Bounds, Section};
@@ -59,6 +60,10 @@ pub(super) struct Reading<'a> {
     pub(super) policies: Names,
     pub(super) channels: Names,
     pub(super) procedures: Names,
+    pub(super) backups: Names,
+    pub(super) levels: Names,
+    /// Services and redundancy groups: what can be depended on.
+    pub(super) needable: Names,
 }
 
 /// The probe ids of a plan, which are unique in all of it.
@@ -126,7 +131,7 @@ impl<'a> Reading<'a> {
         let tier = tier.or_else(|| self.tiers.iter().next()?.parse().ok());
         let site = section.reference("site", &self.sites);
         let site = site.or_else(|| self.sites.iter().next()?.parse().ok());
-        let depends_on = section.references("depends_on", &self.services).unwrap_or_default();
+        let (depends_on, depends_on_groups) = self.dependencies(section);
         let rto = section.duration("rto").unwrap_or(RTO);
         let rpo = section.duration_or_zero("rpo").unwrap_or(RPO);
         let procedure = section.reference("procedure", &self.procedures);
@@ -144,7 +149,29 @@ impl<'a> Reading<'a> {
         let probes = probes.iter().filter_map(|probe| self.probe(section, probe, &owner)).collect();
         let id = id?;
         let name = name.unwrap_or_else(|| id.to_string());
-        Some((Service { name, tier: tier?, site: site?, depends_on, rto, rpo, method, policy, procedure, id }, probes))
+        Some((
+            Service {
+                name,
+                tier: tier?,
+                site: site?,
+                depends_on,
+                depends_on_groups,
+                rto,
+                rpo,
+                method,
+                policy,
+                procedure,
+                id,
+            },
+            probes,
+        ))
+    }
+
+    /// What a service needs: services, and redundancy groups, which are told apart by their names.
+    fn dependencies(&self, section: &Section<'a>) -> (Vec<ServiceId>, Vec<String>) {
+        let needs: Vec<ServiceId> = section.references("depends_on", &self.needable).unwrap_or_default();
+        let (services, groups): (Vec<_>, Vec<_>) = needs.into_iter().partition(|id| self.services.has(id.as_str()));
+        (services, groups.into_iter().map(|id| id.to_string()).collect())
     }
 
     fn probe(&self, service: &Section<'a>, section: &Section<'a>, owner: &ServiceId) -> Option<Probe> {
@@ -193,6 +220,7 @@ impl<'a> Reading<'a> {
         policy.recoveries = least(section.count("recoveries", 1, 1000), policy.recoveries);
         policy.sites = least(section.count("sites", 1, 100), policy.sites);
         policy.silent_after = section.duration("silent_after").unwrap_or(policy.silent_after);
+        self.judgements(section, &mut policy);
         policy.repeat = section.duration("repeat");
         policy.severity = section.word("severity", set!(Severity));
         policy.notify = section.references("notify", &self.channels).unwrap_or(policy.notify);
@@ -221,6 +249,10 @@ impl<'a> Reading<'a> {
             recoveries: 2,
             sites: 1,
             silent_after: SILENT_AFTER.max(longest_every.saturating_mul(3)),
+            hold: Duration::ZERO,
+            keep_firing: Duration::ZERO,
+            degraded: DegradedAs::default(),
+            conditions: Vec::new(),
             repeat: None,
             severity: None,
             // Everybody is told unless a policy chooses.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::model::{Action, Plan, Policy, Procedure, Service};
 use super::order;
+use super::protect::Group;
 use super::reader::{Reader, words};
 use super::section::Section;
 use crate::ids::{PolicyId, ServiceId};
@@ -27,12 +28,20 @@ pub(super) fn start_order(
     root: &Section<'_>,
     written: &[ServiceId],
     services: &BTreeMap<ServiceId, Service>,
+    groups: &BTreeMap<String, Group>,
     listed: &[ServiceId],
 ) -> Vec<ServiceId> {
     let index: BTreeMap<&ServiceId, usize> = written.iter().enumerate().map(|(n, id)| (id, n)).collect();
     let at = |id: &ServiceId| index.get(id).copied();
-    let depends = |id: &ServiceId| services.get(id).map(|service| service.depends_on.as_slice()).unwrap_or_default();
-    let mut needs: Vec<Vec<usize>> = written.iter().map(|id| depends(id).iter().filter_map(at).collect()).collect();
+    // Who needs a group starts after all of its members.
+    let depends = |id: &ServiceId| -> Vec<&ServiceId> {
+        let Some(service) = services.get(id) else { return Vec::new() };
+        let members = service.depends_on_groups.iter().filter_map(|group| groups.get(group));
+        let members = members.flat_map(|group| &group.services).filter(|member| *member != id);
+        service.depends_on.iter().chain(members).collect()
+    };
+    let mut needs: Vec<Vec<usize>> =
+        written.iter().map(|id| depends(id).into_iter().filter_map(at).collect()).collect();
     let sorted = order::sort(&needs);
     for cycle in &sorted.cycles {
         let names: Vec<&str> = cycle.iter().map(|n| written[*n].as_str()).collect();
@@ -45,7 +54,8 @@ pub(super) fn start_order(
     }
     let mut direct = false;
     for (n, id) in listed.iter().enumerate() {
-        for late in listed[n + 1..].iter().filter(|other| depends(id).contains(other)) {
+        let needs = depends(id);
+        for late in listed[n + 1..].iter().filter(|other| needs.contains(other)) {
             let message = format!("{:?} comes before {:?}, which it depends on", id.as_str(), late.as_str());
             root.fault("start_order", message, format!("put {:?} first", late.as_str()));
             direct = true;
@@ -116,13 +126,15 @@ pub(super) fn check(plan: &Plan, reader: &Reader<'_>) {
         let at = |key: &str| format!("service.{}.{key}", service.id);
         let of_policy = |key: &str| format!("policy.{}.{key}", policy.id);
         let detect = shortest.saturating_mul(policy.failures);
+        let detect = detect.saturating_add(policy.hold);
         let least = detect.saturating_add(policy.verify_within);
         if service.rto < least && reader.sound(&[&at("rto"), &of_policy("failures"), &of_policy("verify_within")]) {
             let message = format!(
-                "{} can't be met: {} failures {} apart and verify_within {} already take up to {}",
+                "{} can't be met: {} failures {} apart{} and verify_within {} already take up to {}",
                 words(service.rto),
                 policy.failures,
                 words(shortest),
+                if policy.hold.is_zero() { String::new() } else { format!(", hold {}", words(policy.hold)) },
                 words(policy.verify_within),
                 words(least)
             );

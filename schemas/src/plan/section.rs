@@ -46,6 +46,12 @@ impl<'a> Section<'a> {
         self.reader.fault(&self.key(key), message, remedy);
     }
 
+    /// Notes a fault of a key that stands there and was not asked for.
+    pub(super) fn fault_here(&self, key: &str, message: impl Into<String>, remedy: impl Into<String>) {
+        self.get(key);
+        self.fault(key, message, remedy);
+    }
+
     /// Whether the key is written, without asking for it.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)

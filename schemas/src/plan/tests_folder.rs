@@ -52,6 +52,26 @@ fn the_minimal_example_is_as_small_as_it_says() {
     assert_eq!(steps[1].needs, [steps[0].id.clone()]);
 }
 
+#[test]
+fn the_policies_example_explains_each_condition() {
+    let plan = example("policies");
+    let explained: Vec<String> = plan.policies()["default"].conditions.iter().map(Condition::explain).collect();
+    let expected = [
+        "an error rate above 5 %, 3 times in a row: fails the service",
+        "a response time above 250ms, 3 times among the last 5, for 5m: told as warning, until it has been over for 10m",
+        "the newest good backup being older than the service's RPO: told as critical",
+        "a certificate that expires within 14d: told as warning",
+        "no observation at all: told as warning",
+        "the error budget of 99.9 % burning 14.4 times too fast over 1h and 5m, or 6 times over 6h and 30m: told as \
+         critical",
+        "a degraded probe, 3 times in a row: told as warning",
+    ];
+    assert_eq!(explained, expected);
+    assert_eq!(plan.services()["shop"].depends_on_groups, ["caches"]);
+    // Who needs a group starts after all of its members.
+    assert_eq!(plan.start_order().last().unwrap().as_str(), "shop");
+}
+
 fn minutes(n: u64) -> Duration {
     Duration::from_secs(n * 60)
 }

@@ -192,6 +192,8 @@ impl<'a> Row<'a> {
             }
             EventData::MaintenanceScheduled(d) => self.reason = Some(&d.reason),
             EventData::SilenceCreated(d) => self.reason = Some(&d.reason),
+            EventData::SilenceExpired(d) => self.reason = d.reason.as_deref(),
+            EventData::MaintenanceCancelled(d) => self.reason = d.reason.as_deref(),
             EventData::RecoveryTriggered(d) => {
                 self.recovery = Some(d.recovery.as_str());
                 self.incident = Some(d.incident.as_str());

@@ -1,5 +1,5 @@
 //! Properties over generated histories: failures, successes, silences, dependencies, recoveries that end in every
-//! way, redeliveries, restarts anywhere. A few hundred cases each; `PROPTEST_CASES` asks for more.
+//! way, redeliveries, restarts anywhere. A thousand cases each; `PROPTEST_CASES` asks for others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -134,6 +134,7 @@ impl Lived {
                 let data = SilenceCreated {
                     silence: SERVICES[*s].into(),
                     services: vec![service(SERVICES[*s])],
+                    matchers: vec![],
                     from: at(self.second),
                     until: at(self.second + length),
                     by: "ann".into(),
@@ -190,7 +191,7 @@ fn restarted<'a>(log: impl Iterator<Item = &'a Event> + Clone, by_topic: bool) -
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::cases::histories())]
 
     /// Killed anywhere, an engine that folded the history decides the same as one that lived on; and folding
     /// decides nothing, neither at once nor when time is told.
@@ -358,6 +359,10 @@ proptest! {
             prop_assert!(count(Transition::Escalated) <= 1);
         }
     }
+}
+
+proptest! {
+    #![proptest_config(crate::cases::cheap())]
 
     /// The machine of one probe agrees with the definition written down over whole lists.
     #[test]
@@ -368,7 +373,7 @@ proptest! {
         outcomes in prop::collection::vec(prop::sample::select("FFFSSD".chars().collect::<Vec<_>>()), 0..80),
     ) {
         let of = more.map(|more| failures + more);
-        let rule = Rule { failures, of, recoveries, sites: 1, silent_after: TimeDelta::seconds(60) };
+        let rule = Rule { failures, of, recoveries, sites: 1, silent_after: TimeDelta::seconds(60), degraded_fails: false };
         let mut probe = ProbeState::default();
         let (mut hard, mut counted) = (false, Vec::new());
         for (second, letter) in outcomes.iter().enumerate() {

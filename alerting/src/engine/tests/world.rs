@@ -4,10 +4,11 @@ use std::sync::{Arc, OnceLock};
 
 use chrono::{DateTime, Utc};
 use rebound_schemas::event::{
-    Outcome, ProbeCompleted, RecoveryFinished, RecoveryOutcome, RecoveryStarted, SilenceCreated,
+    AlertRaised, AlertResolved, AlertSuppressed, Outcome, ProbeCompleted, RecoveryFinished, RecoveryOutcome,
+    RecoveryStarted, SilenceCreated,
 };
 use rebound_schemas::plan::Plan;
-use rebound_schemas::{Event, EventData, EventId, Kind, ProbeId, ServiceId, SiteId, Source};
+use rebound_schemas::{Event, EventData, EventId, Kind, ProbeId, ServiceId, SiteId, Source, Topic};
 
 use crate::engine::{Engine, ServiceStatus};
 
@@ -139,7 +140,19 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new() -> Self {
-        let mut engine = Engine::new(plan());
+        Self::of(plan())
+    }
+
+    /// A world under another plan, seen from its beginning on.
+    pub(super) fn under(text: &str) -> Self {
+        let plan = Plan::parse(text, "plan.toml").unwrap_or_else(|faults| panic!("{faults}"));
+        let mut world = Self::of(Arc::new(plan));
+        world.engine.seen_since(at(0));
+        world
+    }
+
+    fn of(plan: Arc<Plan>) -> Self {
+        let mut engine = Engine::new(plan);
         engine.own_where(|_| true);
         Self { engine, log: Vec::new(), second: 0 }
     }
@@ -157,6 +170,23 @@ impl World {
         let decided = self.engine.tick(at(second));
         self.log.extend(decided.iter().cloned());
         words(&decided)
+    }
+
+    /// An observation from outside, ten seconds after the last.
+    pub(super) fn seen(&mut self, subject: &str, data: impl Into<EventData>) -> Vec<String> {
+        self.second += 10;
+        self.handle(outside(subject, self.second, &format!("seen@{}", self.second), data))
+    }
+
+    /// An engine that has folded everything, topic by topic as a shell does it.
+    pub(super) fn restarted(&self) -> Engine {
+        let mut engine = Engine::new(self.engine.plan().clone());
+        engine.own_where(|_| true);
+        engine.seen_since(at(0));
+        for topic in [Topic::Alerts, Topic::Recoveries, Topic::Observations] {
+            self.log.iter().filter(|event| event.kind().topic() == topic).for_each(|event| engine.fold(event));
+        }
+        engine
     }
 
     /// One observation each ten seconds: F failed, S healthy, D degraded. Answers the decisions at the last.
@@ -203,6 +233,7 @@ impl World {
         let data = SilenceCreated {
             silence: "s".into(),
             services: vec![service(subject)],
+            matchers: vec![],
             from: at(from),
             until: at(until),
             by: "ann".into(),
@@ -233,6 +264,11 @@ pub(super) fn outcome_of(letter: char) -> Outcome {
 /// `incident.opened`, `alert.suppressed-silence`, `recovery.triggered#2`: enough to tell decisions apart.
 pub(super) fn words(events: &[Event]) -> Vec<String> {
     let word = |event: &Event| match &event.data {
+        EventData::AlertSuppressed(AlertSuppressed { condition: Some(condition), cause, .. }) => {
+            format!("{condition} suppressed-{cause}")
+        }
+        EventData::AlertRaised(AlertRaised { condition: Some(condition), .. }) => format!("{condition} raised"),
+        EventData::AlertResolved(AlertResolved { condition: Some(condition), .. }) => format!("{condition} resolved"),
         EventData::AlertSuppressed(data) => format!("alert.suppressed-{}", data.cause),
         EventData::RecoveryTriggered(data) => format!("recovery.triggered#{}", data.attempt),
         _ => event.kind().as_str().to_owned(),
