@@ -102,6 +102,7 @@ fn is_own_decision(kind: Kind) -> bool {
         Kind::AlertRaised
         | Kind::AlertSuppressed
         | Kind::AlertResolved
+        | Kind::NotificationPlanned
         | Kind::NotificationSent
         | Kind::NotificationFailed
         | Kind::RecoveryTriggered
@@ -125,6 +126,7 @@ fn is_own_decision(kind: Kind) -> bool {
         | Kind::IncidentCorrected
         | Kind::MaintenanceScheduled
         | Kind::SilenceCreated
+        | Kind::NotificationRetried
         | Kind::RecoveryApproved
         | Kind::FailoverStarted
         | Kind::FailoverFinished

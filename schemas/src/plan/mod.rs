@@ -14,6 +14,7 @@ mod read_probe;
 mod read_procedure;
 mod reader;
 mod relations;
+mod route;
 mod section;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use toml::de::DeTable;
 
 pub use error::{PlanError, PlanErrors};
 pub use model::*;
+pub use route::{EscalationStep, GroupBy, Grouping, Route};
 
 use crate::event::Severity;
 use crate::ids::{PlanVersion, ProbeId, ServiceId};
@@ -135,6 +137,7 @@ fn read_plan(root: &Section<'_>, text: &str, base: &str) -> Plan {
     if channels.is_empty() {
         channels.push(read_channel::default_channel());
     }
+    let routes = reading.routes(root, None, 1);
     let procedures = root.sections("procedure");
     let procedures = procedures.iter().filter_map(|section| reading.procedure(section)).collect::<Vec<_>>();
     named(root, "backup", "backup");
@@ -168,6 +171,7 @@ fn read_plan(root: &Section<'_>, text: &str, base: &str) -> Plan {
         services,
         probes,
         policies: by_id(policies, |policy| policy.id.clone()),
+        routes,
         channels: by_id(channels, |channel| channel.id.clone()),
         procedures: by_id(procedures, |procedure| procedure.id.clone()),
         backups: by_id(backups, |backup| backup.id.clone()),
