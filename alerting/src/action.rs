@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use rebound_schemas::event::StepOutcome;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -103,6 +103,17 @@ pub async fn run_command(
     allow: &[String],
     limits: Limits<'_>,
 ) -> ActionResult {
+    run_command_with(argv, env, allow, None, limits).await
+}
+
+/// As [`run_command`], with `input` on standard input. A program need not read it.
+pub async fn run_command_with(
+    argv: &[String],
+    env: &BTreeMap<String, String>,
+    allow: &[String],
+    input: Option<Vec<u8>>,
+    limits: Limits<'_>,
+) -> ActionResult {
     let Some((program, arguments)) = argv.split_first() else {
         return ActionResult::failed("there is no program to run: argv is empty");
     };
@@ -112,12 +123,19 @@ pub async fn run_command(
     };
     let mut command = Command::new(&path);
     command.args(arguments).env_clear().envs(env).process_group(0);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => return ActionResult::failed(format!("{program} could not be started: {error}")),
     };
     let group = Group::of(&child);
+    if let (Some(input), Some(mut pipe)) = (input, child.stdin.take()) {
+        // Ends with the pipe: when the program has read all, closed it, or is gone.
+        tokio::spawn(async move {
+            let _ = pipe.write_all(&input).await;
+        });
+    }
     let tail = Arc::new(Mutex::new(Tail::default()));
     let mut pumps = [pump(child.stdout.take(), &tail), pump(child.stderr.take(), &tail)];
 

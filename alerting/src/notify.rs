@@ -1,116 +1,37 @@
-//! Who is to be told what, as a pure fold: alert events in, due [`Notice`]s out.
+//! Who is to be told what, as a pure fold: alert events in, planned messages and due [`Notice`]s out.
 //!
-//! [`Notifier`] folds `alert.*`, `incident.acknowledged`, `recovery.escalated` and its own `notification.sent` and
-//! `notification.failed`, so that after a restart nothing is told twice and nothing is forgotten. Delivery
-//! (attempts, back-off, time-outs) is the channels' affair; so is remembering what is under way.
+//! A message is first *planned*: [`Notifier::plan`] answers `notification.planned` events, which fix what it tells
+//! and under which key. Only when that is durable is it sent, and [`Notifier::due`] answers it until its
+//! `notification.sent` or `.failed` is folded. So whatever happens in between (a crash, a lost acknowledgement, a
+//! rebalance), the same message goes out again under the same key, and a receiver that drops repeats by the key sees
+//! each transition once: no transition is ever planned twice for a channel, and no two messages have the same key.
+//! Delivery (attempts, back-off, time-outs) is the channels' affair.
 
+mod notice;
+mod plan;
+mod recent;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_histories;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
-use rebound_schemas::event::{NotificationFailed, NotificationSent, Severity, Transition};
-use rebound_schemas::plan::Plan;
-use rebound_schemas::{
-    AlertId, ChannelId, Event, EventData, EventId, IncidentId, PlanVersion, PolicyId, ServiceId, Source,
-};
-use sha2::{Digest, Sha256};
+use chrono::{DateTime, Utc};
+use rebound_schemas::event::{NotificationFailed, NotificationPlanned, Severity, Told, Transition};
+use rebound_schemas::plan::{EscalationStep, GroupBy, Grouping, Plan};
+use rebound_schemas::{AlertId, ChannelId, Event, EventData, IncidentId, PlanVersion, PolicyId, ServiceId};
 
-use crate::SOURCE;
+pub use notice::{Member, Notice, dedup_key, digest_key};
+pub use plan::Planned;
+use recent::Recent;
 
-/// Settled alerts that are remembered, so that a redelivered `alert.raised` of one isn't told again.
-const REMEMBERED: usize = 100_000;
+/// Undeliverable messages that are kept for a retry by hand.
+const FAILED: usize = 10_000;
 
-/// One message to one channel about one transition of an alert.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
-    /// The same for every attempt at this message, on every instance, for ever: receivers drop repeats by it.
-    pub dedup_key: String,
-    /// The alert.
-    pub alert: AlertId,
-    /// The incident that it belongs to.
-    pub incident: IncidentId,
-    /// Where it goes.
-    pub channel: ChannelId,
-    /// What it tells of.
-    pub transition: Transition,
-    /// Which repeat, from 1; 0 for anything but [`Transition::Repeated`].
-    pub repeat: u32,
-    /// The service.
-    pub service: ServiceId,
-    /// The policy that fired.
-    pub policy: PolicyId,
-    /// How loudly.
-    pub severity: Severity,
-    /// One line: what happened to which service.
-    pub title: String,
-    /// What was seen or why it was escalated, in words.
-    pub reason: String,
-    /// t0: the first failed probe.
-    pub first_failure_at: DateTime<Utc>,
-    /// When the transition happened; a repeat's own due time.
-    pub at: DateTime<Utc>,
-    /// The plan that the alert was decided under.
-    pub plan: Option<PlanVersion>,
-}
-
-impl Notice {
-    /// The event that says the channel took it, at attempt number `attempt` (from 1).
-    #[must_use]
-    pub fn sent(&self, attempt: u32, now: DateTime<Utc>) -> Event {
-        let data = NotificationSent {
-            dedup_key: self.dedup_key.clone(),
-            alert: self.alert.clone(),
-            incident: self.incident.clone(),
-            channel: self.channel.clone(),
-            transition: self.transition,
-            attempt,
-        };
-        self.event("sent", data.into(), now)
-    }
-
-    /// The event that says it could not be delivered in `attempts` attempts; `error` must hold no secrets.
-    #[must_use]
-    pub fn failed(&self, attempts: u32, error: String, now: DateTime<Utc>) -> Event {
-        let data = NotificationFailed {
-            dedup_key: self.dedup_key.clone(),
-            alert: self.alert.clone(),
-            incident: self.incident.clone(),
-            channel: self.channel.clone(),
-            transition: self.transition,
-            attempts,
-            error,
-        };
-        self.event("failed", data.into(), now)
-    }
-
-    fn event(&self, what: &str, data: EventData, now: DateTime<Utc>) -> Event {
-        Event {
-            id: EventId::derive(&self.dedup_key, what),
-            source: Source::new(SOURCE).expect("the source's name follows the rule for sources"),
-            subject: self.service.clone(),
-            occurred_at: now,
-            plan: self.plan.clone(),
-            data,
-        }
-    }
-}
-
-/// The key of one message: a digest of alert, transition, repeat number and channel.
-#[must_use]
-pub fn dedup_key(alert: &AlertId, transition: Transition, repeat: u32, channel: &ChannelId) -> String {
-    let mut hash = Sha256::new();
-    for part in [alert.as_str(), transition.as_str(), &repeat.to_string(), channel.as_str()] {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part.as_bytes());
-    }
-    format!("ntf-{}", data_encoding::BASE32_NOPAD.encode(&hash.finalize()[..10]).to_lowercase())
-}
-
-/// What one alert's channels have been told.
+/// An alert that somebody is or was told of.
 #[derive(Debug)]
 struct Alert {
     incident: IncidentId,
@@ -122,55 +43,93 @@ struct Alert {
     raised_at: DateTime<Utc>,
     plan: Option<PlanVersion>,
     resolved_at: Option<DateTime<Utc>>,
-    told: BTreeMap<ChannelId, Told>,
+    ways: Vec<Way>,
+    told: BTreeMap<ChannelId, Progress>,
 }
 
-#[derive(Debug, Default, Clone, Copy)]
-struct Told {
+/// How an alert gets to some channels: a route, or its policy.
+#[derive(Debug)]
+struct Way {
+    channels: Vec<ChannelId>,
+    /// The group's name, and its times.
+    group: Option<(String, Grouping)>,
+    repeat: Option<Duration>,
+    escalation: Vec<EscalationStep>,
+}
+
+/// What one channel has been told of one alert: what was planned, whether or not it has arrived.
+#[derive(Debug, Default, Clone)]
+struct Progress {
+    /// Raised, or a step of the escalation: from then on it is told how it goes on.
+    opened: bool,
     raised: bool,
     resolved: bool,
     escalated: bool,
-    /// When the newest repeat was settled: every repeat due by then is.
-    repeated_at: Option<DateTime<Utc>>,
+    acknowledged: bool,
+    steps: BTreeSet<u32>,
+    /// The newest repeat.
+    repeat: u32,
+    /// Messages that are planned and not yet settled.
+    under_way: BTreeSet<String>,
 }
 
-/// Folds what was decided and what was told; answers what is due.
+/// A message that is planned and not settled.
+#[derive(Debug)]
+struct Message {
+    planned: Event,
+    data: NotificationPlanned,
+    /// A retry's, kept since its alerts may be gone.
+    retried: Option<Notice>,
+}
+
+/// Folds what was decided and what was told; plans messages, and answers what is due.
 ///
-/// | alert | raise settled on the channel | due there |
+/// | alert | its raise on the channel | planned there |
 /// |---|---|---|
 /// | suppressed only | – | nothing |
 /// | raised, open or resolved | no | raised |
-/// | raised, open | yes | escalated, once it was; the newest repeat, unless acknowledged or quiet |
-/// | raised, resolved | yes | resolved |
+/// | raised, open | settled | escalated and acknowledged, once they were; the newest repeat, unless acknowledged or quiet |
+/// | raised, open, not acknowledged, not quiet | – | unacknowledged, on a step's channels at its time |
+/// | raised, resolved | settled | resolved |
 ///
-/// *Settled* is sent or given up. A raise comes before its resolve, also when the channel was slow; a resolve is
-/// told even if telling the raise failed, since a receiver may have taken what it did not acknowledge.
+/// *Settled* is sent or given up. Messages about one alert to one channel go one after the other, so a raise comes
+/// before its resolve also when the channel is slow; a resolve is told even if telling the raise failed, since a
+/// receiver may have taken what it did not acknowledge. A group tells a raise and its resolve in one message when
+/// both happened before it spoke.
 #[derive(Debug)]
 pub struct Notifier {
     plan: Arc<Plan>,
     alerts: HashMap<AlertId, Alert>,
+    messages: BTreeMap<String, Message>,
+    /// Given up, and how often each was retried by hand.
+    failed: Recent<String, (u32, Notice)>,
+    /// When each group last spoke on a channel.
+    spoke: Recent<(String, ChannelId), DateTime<Utc>>,
     /// By incident and not in `alerts`, because escalations come by another topic: either may be folded first.
     escalated: Recent<IncidentId, (DateTime<Utc>, String)>,
-    acknowledged: Recent<IncidentId, ()>,
+    acknowledged: Recent<IncidentId, (DateTime<Utc>, String)>,
+    /// Transitions that were planned, of alerts not folded yet: a group's alerts come by several partitions.
+    early: Recent<AlertId, Vec<(ChannelId, String, Told)>>,
     settled: Recent<AlertId, ()>,
+    settled_messages: Recent<String, ()>,
 }
 
 impl Notifier {
-    /// Nothing folded yet. Channels and repeats come from the policies of `plan`.
+    /// Nothing folded yet. Channels, groups and repeats come from the routes and policies of `plan`.
     #[must_use]
     pub fn new(plan: Arc<Plan>) -> Self {
         Self {
             plan,
             alerts: HashMap::new(),
+            messages: BTreeMap::new(),
+            failed: Recent::of(FAILED),
+            spoke: Recent::default(),
             escalated: Recent::default(),
             acknowledged: Recent::default(),
+            early: Recent::default(),
             settled: Recent::default(),
+            settled_messages: Recent::default(),
         }
-    }
-
-    /// Forgets alerts of services that this instance no longer tells of.
-    pub fn retain(&mut self, mine: impl Fn(&ServiceId) -> bool) {
-        self.alerts.retain(|_, alert| mine(&alert.service));
     }
 
     /// Folds one event, of history or live; folding it again changes nothing. Kinds that don't matter are ignored.
@@ -190,10 +149,13 @@ impl Notifier {
                     raised_at: event.occurred_at,
                     plan: event.plan.clone(),
                     resolved_at: None,
+                    ways: ways(&self.plan, &event.subject, &data.policy, data.severity),
                     told: BTreeMap::new(),
                 };
                 self.alerts.insert(data.alert.clone(), alert);
-                self.settle(&data.alert);
+                for (channel, key, told) in self.early.remove(&data.alert).unwrap_or_default() {
+                    self.mark(&channel, &key, &told);
+                }
             }
             EventData::AlertResolved(data) => {
                 if let Some(alert) = self.alerts.get_mut(&data.alert) {
@@ -201,184 +163,156 @@ impl Notifier {
                     self.settle(&data.alert);
                 }
             }
-            EventData::IncidentAcknowledged(data) => self.acknowledged.insert(data.incident.clone(), ()),
+            EventData::IncidentAcknowledged(data) if !self.acknowledged.contains(&data.incident) => {
+                self.acknowledged.insert(data.incident.clone(), (event.occurred_at, data.by.clone()));
+            }
             EventData::RecoveryEscalated(data) if !self.escalated.contains(&data.incident) => {
                 self.escalated.insert(data.incident.clone(), (event.occurred_at, data.reason.clone()));
             }
+            EventData::NotificationPlanned(data) => self.planned(event, data),
             EventData::NotificationSent(data) => {
-                self.told(&data.alert, &data.channel, data.transition, event.occurred_at);
+                self.failed.remove(&data.dedup_key);
+                self.close(&data.dedup_key);
             }
-            EventData::NotificationFailed(data) => {
-                self.told(&data.alert, &data.channel, data.transition, event.occurred_at);
+            EventData::NotificationFailed(data) => self.gave_up(data),
+            EventData::NotificationRetried(data) => {
+                let asked = self.failed.get(&data.dedup_key).filter(|(round, _)| *round == data.round);
+                if let Some((round, notice)) = asked.cloned() {
+                    self.failed.remove(&data.dedup_key);
+                    let notice = Notice { round: round + 1, ..notice };
+                    let (dedup_key, channel) = (data.dedup_key.clone(), notice.channel.clone());
+                    let planned = NotificationPlanned { dedup_key, channel, group: None, members: notice.told() };
+                    // It is not counted as under way: what came after it need not wait for it a second time.
+                    let message = Message { planned: event.clone(), data: planned, retried: Some(notice) };
+                    self.messages.insert(data.dedup_key.clone(), message);
+                }
             }
             _ => {}
         }
     }
 
-    fn told(&mut self, id: &AlertId, channel: &ChannelId, transition: Transition, at: DateTime<Utc>) {
-        let Some(alert) = self.alerts.get_mut(id) else { return };
-        let told = alert.told.entry(channel.clone()).or_default();
-        match transition {
-            Transition::Raised => told.raised = true,
-            Transition::Resolved => told.resolved = true,
-            Transition::Escalated => told.escalated = true,
-            Transition::Repeated => told.repeated_at = told.repeated_at.max(Some(at)),
+    fn planned(&mut self, event: &Event, data: &NotificationPlanned) {
+        if self.settled_messages.contains(&data.dedup_key) || self.messages.contains_key(&data.dedup_key) {
+            return;
         }
-        self.settle(id);
+        if let Some(group) = &data.group {
+            let key = (group.clone(), data.channel.clone());
+            let at = self.spoke.get(&key).copied().max(Some(event.occurred_at)).unwrap_or(event.occurred_at);
+            self.spoke.insert(key, at);
+        }
+        let message = Message { planned: event.clone(), data: data.clone(), retried: None };
+        self.messages.insert(data.dedup_key.clone(), message);
+        for told in &data.members {
+            self.mark(&data.channel, &data.dedup_key, told);
+        }
+    }
+
+    /// A transition is planned: it is never planned again.
+    fn mark(&mut self, channel: &ChannelId, key: &str, told: &Told) {
+        if let Some(alert) = self.alerts.get_mut(&told.alert) {
+            let progress = alert.told.entry(channel.clone()).or_default();
+            progress.mark(told);
+            if self.messages.contains_key(key) {
+                progress.under_way.insert(key.to_owned());
+            }
+        } else if !self.settled.contains(&told.alert) {
+            let mut early = self.early.get(&told.alert).cloned().unwrap_or_default();
+            early.push((channel.clone(), key.to_owned(), told.clone()));
+            self.early.insert(told.alert.clone(), early);
+        }
+    }
+
+    fn gave_up(&mut self, data: &NotificationFailed) {
+        let known = self.failed.get(&data.dedup_key).is_some_and(|(round, _)| *round >= data.round);
+        let Some(message) = self.messages.get(&data.dedup_key) else { return };
+        // A redelivered failure of an earlier round says nothing about the retry under way.
+        let notice = self.notice_of(message);
+        if known || notice.round != data.round {
+            return;
+        }
+        let entry = (data.round, notice);
+        self.failed.insert(data.dedup_key.clone(), entry);
+        self.close(&data.dedup_key);
+    }
+
+    /// A message is settled.
+    fn close(&mut self, key: &str) {
+        let Some(message) = self.messages.remove(key) else { return };
+        for id in message.data.members.iter().map(|told| &told.alert) {
+            let progress = self.alerts.get_mut(id).and_then(|alert| alert.told.get_mut(&message.data.channel));
+            if progress.is_some_and(|progress| progress.under_way.remove(key)) {
+                self.settle(id);
+            }
+        }
+        self.settled_messages.insert(key.to_owned(), ());
     }
 
     /// Lets go of an alert whose resolve every channel has been told.
     fn settle(&mut self, id: &AlertId) {
         let Some(alert) = self.alerts.get(id) else { return };
         let done = |channel: &ChannelId| alert.told.get(channel).is_some_and(|told| told.raised && told.resolved);
-        if alert.resolved_at.is_some() && self.channels(&alert.policy).iter().all(done) {
+        let opened = alert.told.values().all(|told| (!told.opened || told.resolved) && told.under_way.is_empty());
+        if alert.resolved_at.is_some() && opened && alert.ways.iter().flat_map(|way| &way.channels).all(done) {
             self.alerts.remove(id);
             self.settled.insert(id.clone(), ());
         }
     }
 
-    /// Every message that is due at `now` and not yet settled, in a fixed order. `quiet` says of which services
-    /// nothing is repeated now, because something suppresses them.
-    ///
-    /// Answers the same message again until its `notification.sent` or `.failed` is folded: the caller remembers,
-    /// by key, what it has under way.
+    /// Every planned message that is not yet settled, in a fixed order. Answers the same message again until its
+    /// `notification.sent` or `.failed` is folded: the caller remembers, by key, what it has under way.
     #[must_use]
-    pub fn due(&self, now: DateTime<Utc>, quiet: &dyn Fn(&ServiceId) -> bool) -> Vec<Notice> {
-        let mut notices = Vec::new();
-        for (id, alert) in &self.alerts {
-            for channel in self.channels(&alert.policy) {
-                let told = alert.told.get(channel).copied().unwrap_or_default();
-                let mut push = |transition, repeat, at, reason: &str| {
-                    notices.push(alert.notice(id, channel, transition, repeat, at, reason));
-                };
-                if !told.raised {
-                    push(Transition::Raised, 0, alert.raised_at, &alert.reason);
-                } else if let Some(at) = alert.resolved_at {
-                    if !told.resolved {
-                        push(Transition::Resolved, 0, at, &alert.reason);
-                    }
-                } else {
-                    if let Some((at, reason)) = self.escalated.get(&alert.incident).filter(|_| !told.escalated) {
-                        push(Transition::Escalated, 0, *at, reason);
-                    }
-                    if let Some((number, at)) = self.repeat_at(alert, now)
-                        && told
-                            .repeated_at
-                            .and_then(|at| self.repeat_at(alert, at))
-                            .is_none_or(|(last, _)| last < number)
-                        && !quiet(&alert.service)
-                    {
-                        push(Transition::Repeated, number, at, &alert.reason);
-                    }
-                }
-            }
-        }
+    pub fn due(&self) -> Vec<Notice> {
+        let mut notices: Vec<Notice> = self.messages.values().map(|message| self.notice_of(message)).collect();
         notices.sort_by(|a, b| (a.at, &a.dedup_key).cmp(&(b.at, &b.dedup_key)));
         notices
     }
+}
 
-    /// When the next repeat falls due; anything else is due as soon as it is folded. For one who has just asked
-    /// [`Notifier::due`] at `now`.
-    #[must_use]
-    pub fn next_deadline(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let next = |alert: &Alert| {
-            let every = self.repeat_every(alert)?;
-            let passed = self.repeat_at(alert, now).map_or(0, |(number, _)| number);
-            alert.raised_at.checked_add_signed(every * i32::try_from(passed + 1).ok()?)
+impl Notifier {
+    fn notice_of(&self, message: &Message) -> Notice {
+        message.retried.clone().unwrap_or_else(|| self.notice(&message.planned, &message.data))
+    }
+}
+
+impl Progress {
+    fn mark(&mut self, told: &Told) {
+        match told.transition {
+            Transition::Raised => self.raised = true,
+            Transition::Resolved => self.resolved = true,
+            Transition::Escalated => self.escalated = true,
+            Transition::Acknowledged => self.acknowledged = true,
+            Transition::Unacknowledged => drop(self.steps.insert(told.repeat)),
+            Transition::Repeated => self.repeat = self.repeat.max(told.repeat),
+        }
+        self.opened |= matches!(told.transition, Transition::Raised | Transition::Unacknowledged);
+    }
+}
+
+/// The ways of an alert: its routes, else its policy. Each channel belongs to the first way that names it.
+fn ways(plan: &Plan, service: &ServiceId, policy: &PolicyId, severity: Severity) -> Vec<Way> {
+    let own = plan.policies().get(policy);
+    let repeat = own.and_then(|policy| policy.repeat);
+    let routes = plan.routes_of(service, policy, severity);
+    if routes.is_empty() {
+        let channels = own.map(|policy| policy.notify.clone()).unwrap_or_default();
+        return vec![Way { channels, group: None, repeat, escalation: Vec::new() }];
+    }
+    let mut seen = BTreeSet::new();
+    let way = |route: &rebound_schemas::plan::Route| {
+        let about = plan.services().get(service);
+        let label = |by: &GroupBy| match by {
+            GroupBy::Severity => severity.to_string(),
+            GroupBy::Tier => about.map(|service| service.tier.to_string()).unwrap_or_default(),
+            GroupBy::Service => service.to_string(),
+            GroupBy::Site => about.map(|service| service.site.to_string()).unwrap_or_default(),
+            GroupBy::Policy => policy.to_string(),
         };
-        self.alerts.values().filter_map(next).min()
-    }
-
-    /// The newest repeat at or before `now`: number and time, on a grid that starts when the alert was raised.
-    /// Repeats that were missed are not made up for.
-    fn repeat_at(&self, alert: &Alert, now: DateTime<Utc>) -> Option<(u32, DateTime<Utc>)> {
-        let every = self.repeat_every(alert)?;
-        let number = (now - alert.raised_at).num_milliseconds() / every.num_milliseconds();
-        let number = i32::try_from(number).ok().filter(|n| *n > 0)?;
-        Some((number.unsigned_abs(), alert.raised_at.checked_add_signed(every * number)?))
-    }
-
-    /// How often an alert is repeated now; `None` if it isn't.
-    fn repeat_every(&self, alert: &Alert) -> Option<TimeDelta> {
-        if alert.resolved_at.is_some() || self.acknowledged.contains(&alert.incident) {
-            return None;
-        }
-        let repeat: Duration = self.plan.policies().get(&alert.policy)?.repeat?;
-        TimeDelta::from_std(repeat).ok().filter(|every| every.num_milliseconds() > 0)
-    }
-
-    fn channels(&self, policy: &PolicyId) -> &[ChannelId] {
-        self.plan.policies().get(policy).map_or(&[], |policy| &policy.notify)
-    }
-}
-
-impl Alert {
-    fn notice(
-        &self,
-        id: &AlertId,
-        channel: &ChannelId,
-        transition: Transition,
-        repeat: u32,
-        at: DateTime<Utc>,
-        reason: &str,
-    ) -> Notice {
-        let service = &self.service;
-        let title = match transition {
-            Transition::Raised => format!("{service} has failed"),
-            Transition::Repeated => format!("{service} is still failing"),
-            Transition::Resolved => format!("{service} has recovered"),
-            Transition::Escalated => format!("{service} needs somebody: its recovery gave up"),
-        };
-        Notice {
-            dedup_key: dedup_key(id, transition, repeat, channel),
-            alert: id.clone(),
-            incident: self.incident.clone(),
-            channel: channel.clone(),
-            transition,
-            repeat,
-            service: service.clone(),
-            policy: self.policy.clone(),
-            severity: self.severity,
-            title,
-            reason: reason.to_owned(),
-            first_failure_at: self.first_failure_at,
-            at,
-            plan: self.plan.clone(),
-        }
-    }
-}
-
-/// A map that forgets its oldest entries beyond [`REMEMBERED`].
-#[derive(Debug)]
-struct Recent<K, V> {
-    map: HashMap<K, V>,
-    order: VecDeque<K>,
-}
-
-impl<K, V> Default for Recent<K, V> {
-    fn default() -> Self {
-        Self { map: HashMap::new(), order: VecDeque::new() }
-    }
-}
-
-impl<K: Clone + Eq + std::hash::Hash, V> Recent<K, V> {
-    fn contains(&self, key: &K) -> bool {
-        self.map.contains_key(key)
-    }
-
-    fn get(&self, key: &K) -> Option<&V> {
-        self.map.get(key)
-    }
-
-    fn insert(&mut self, key: K, value: V) {
-        if self.map.insert(key.clone(), value).is_some() {
-            return;
-        }
-        self.order.push_back(key);
-        if self.order.len() > REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.map.remove(&oldest);
-        }
-    }
+        let group = route.grouping.as_ref().map(|grouping| {
+            let labels: Vec<String> = grouping.by.iter().map(label).collect();
+            (format!("{}/{}", route.path, labels.join("/")), grouping.clone())
+        });
+        let channels = route.channels.iter().filter(|channel| seen.insert((*channel).clone())).cloned().collect();
+        Way { channels, group, repeat: route.repeat.or(repeat), escalation: route.escalation.clone() }
+    };
+    routes.into_iter().map(way).collect()
 }

@@ -154,8 +154,10 @@ kinds! {
     AlertRaised, "alert.raised", v 1, Alerts;
     AlertSuppressed, "alert.suppressed", v 1, Alerts;
     AlertResolved, "alert.resolved", v 1, Alerts;
+    NotificationPlanned, "notification.planned", v 1, Alerts;
     NotificationSent, "notification.sent", v 1, Alerts;
     NotificationFailed, "notification.failed", v 1, Alerts;
+    NotificationRetried, "notification.retried", v 1, Alerts;
     IncidentOpened, "incident.opened", v 1, Alerts;
     IncidentAcknowledged, "incident.acknowledged", v 1, Alerts;
     IncidentResolved, "incident.resolved", v 1, Alerts;
@@ -287,6 +289,10 @@ words! {
         Resolved = "resolved",
         /// A recovery gave up and asks for people.
         Escalated = "escalated",
+        /// Somebody took its incident.
+        Acknowledged = "acknowledged",
+        /// Nobody took its incident in time: a step of the route's escalation.
+        Unacknowledged = "unacknowledged",
     }
     /// Who decides that a recovery runs.
     TriggerMode {
@@ -417,6 +423,26 @@ pub struct Matcher {
     /// `value` is a regular expression over the whole of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub regex: bool,
+}
+
+/// One transition of an alert that a message tells.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Told {
+    /// The alert.
+    pub alert: AlertId,
+    /// The incident that it belongs to.
+    pub incident: IncidentId,
+    /// Which transition.
+    pub transition: Transition,
+    /// Which repeat or which step of the escalation, from 1; 0 for what happens once.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub repeat: u32,
+}
+
+/// For serde: members that are left out when they say nothing.
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Payloads: every struct is an object that refuses unknown members, so that a typing error is seen at once.
@@ -599,6 +625,18 @@ payloads! {
         /// Length of that streak when it resolved.
         successes: u32,
     }
+    /// What a message tells is fixed, before it is sent: after a crash the same is sent again, under the same key.
+    NotificationPlanned {
+        /// The same for every attempt at this message, so that a receiver can drop repeats.
+        dedup_key: String,
+        /// Where it goes.
+        channel: ChannelId,
+        /// The route's group that it speaks of, when the route groups.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        group: Option<String>,
+        /// Every transition that it tells, in order.
+        members: Vec<Told>,
+    }
     /// A notification was taken by its channel.
     NotificationSent {
         /// The same for every attempt at the same transition, so that a receiver can drop repeats.
@@ -613,6 +651,9 @@ payloads! {
         transition: Transition,
         /// Which attempt succeeded, from 1.
         attempt: u32,
+        /// Every transition that the message told, when it told more than one.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        members: Vec<Told>,
     }
     /// A notification could not be delivered, and no further attempt will be made.
     NotificationFailed {
@@ -630,6 +671,22 @@ payloads! {
         attempts: u32,
         /// What the channel said, secrets removed.
         error: String,
+        /// How often it was retried by hand before this.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        round: u32,
+        /// Every transition that the message told, when it told more than one.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        members: Vec<Told>,
+    }
+    /// An undeliverable message is to be tried again, under its old key.
+    NotificationRetried {
+        /// The message's key.
+        dedup_key: String,
+        /// The `round` of the `notification.failed` that is to be made good.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        round: u32,
+        /// Who asked.
+        by: String,
     }
     /// A service's outage became certain.
     IncidentOpened {

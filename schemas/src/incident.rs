@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::event::{
     AlertRaised, AlertResolved, AlertSuppressed, Event, EventData, EventRef, IncidentAcknowledged, IncidentCorrected,
     IncidentOpened, IncidentResolved, Kind, RecoveryFinished, RecoveryStarted, RecoveryTriggered, RecoveryVerified,
-    StepFinished, StepStarted,
+    StepFinished, StepStarted, Told,
 };
 use crate::ids::{AlertId, EventId, IncidentId, PlanVersion, RecoveryId, ServiceId, Source, StepId};
 
@@ -154,6 +154,11 @@ fn digest(event: &Event) -> [u8; 16] {
     half
 }
 
+/// The alerts that a message told of, each once.
+fn told<'a>(alert: &'a AlertId, members: &'a [Told]) -> BTreeSet<&'a AlertId> {
+    if members.is_empty() { BTreeSet::from([alert]) } else { members.iter().map(|told| &told.alert).collect() }
+}
+
 impl Record {
     /// The kinds that the fold looks at: a reader of the log need fetch no others.
     pub const KINDS: &[Kind] = &[
@@ -195,11 +200,17 @@ impl Record {
             EventData::AlertSuppressed(data) => self.alert(&data.alert).suppressed.offer(&stamp, || data.clone()),
             EventData::AlertResolved(data) => self.alert(&data.alert).resolved.offer(&stamp, || data.clone()),
             EventData::NotificationSent(data) => {
-                let alert = self.alert(&data.alert);
-                alert.notified.offer(&stamp, || ());
-                alert.notifications_sent += 1;
+                for id in told(&data.alert, &data.members) {
+                    let alert = self.alert(id);
+                    alert.notified.offer(&stamp, || ());
+                    alert.notifications_sent += 1;
+                }
             }
-            EventData::NotificationFailed(data) => self.alert(&data.alert).notifications_failed += 1,
+            EventData::NotificationFailed(data) => {
+                for id in told(&data.alert, &data.members) {
+                    self.alert(id).notifications_failed += 1;
+                }
+            }
             EventData::IncidentOpened(data) => {
                 self.incident(&data.incident).opened.offer(&stamp, || About::new(event, data));
             }

@@ -85,7 +85,6 @@ pub(crate) async fn decide(
     let mut engine = Engine::new(plan.clone());
     engine.own_where(|service| held.owns(service));
     let mut notifier = Notifier::new(plan.clone());
-    notifier.retain(|service| held.owns(service));
 
     let mut on = fold_decisions(&bus, |event| {
         engine.fold(event);
@@ -115,13 +114,19 @@ pub(crate) async fn decide(
             engine.stood_still(unheard);
         }
         let now = Utc::now();
-        for notice in notifier.due(now, &|service| engine.is_quiet(service, now)) {
+        let planned = notifier.plan(now, &|service| engine.is_quiet(service, now), &|service| held.owns(service));
+        if !planned.events.is_empty() {
+            // What a message tells is durable before it is sent, so that it is the same after a crash.
+            held.append(&planned.events, &[]).await?;
+            planned.events.iter().for_each(|event| notifier.fold(event));
+        }
+        for notice in notifier.due() {
             if deliveries.len() < DELIVERIES && held.owns(&notice.service) && telling.insert(notice.dedup_key.clone()) {
                 let channels = channels.clone();
                 deliveries.spawn(async move { (notice.dedup_key.clone(), channels.deliver(&notice).await) });
             }
         }
-        let next = [engine.next_deadline(), notifier.next_deadline(now)].into_iter().flatten().min();
+        let next = [engine.next_deadline(), planned.next].into_iter().flatten().min();
         // A deadline in the past is due at once, but never in a tight loop.
         let pause = next.map_or(HEARTBEAT, |at| (at - now).to_std().unwrap_or(Duration::ZERO));
         let pause = pause.clamp(Duration::from_millis(5), HEARTBEAT);

@@ -1,4 +1,5 @@
-//! Webhooks: Rebound's own JSON, signed, and Slack's.
+//! Channels that are an HTTP server: one or more requests a notice (which, is [`super::request`]'s), sent in turn.
+//! When one fails, all are sent again: each of these receivers drops what it has, by its key.
 //!
 //! A signed request carries `X-Rebound-Timestamp: <seconds since 1970>` and
 //! `X-Rebound-Signature: sha256=<hex>`, the HMAC-SHA-256 of `<timestamp>.<body>` under the channel's secret. A receiver
@@ -9,29 +10,19 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use hmac::{Hmac, KeyInit, Mac};
-use rebound_schemas::codec::format_time;
-use rebound_schemas::event::{Severity, Transition};
 use rebound_schemas::plan::SecretRef;
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
-use serde_json::json;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use sha2::Sha256;
 use url::Url;
 
 use super::guard;
+use super::request::{Request, Shape, requests};
 use super::secret::{Redactor, Secret};
 use super::{Retry, SendError};
 use crate::notify::Notice;
-use crate::procedure::shorten;
 
 /// Read of an answer, in bytes: it only serves to say what was wrong.
 const ANSWER_BYTES: usize = 4096;
-
-/// What the body looks like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shape {
-    Rebound,
-    Slack,
-}
 
 /// One address that notices are posted to.
 pub(crate) struct Webhook {
@@ -66,19 +57,35 @@ impl Webhook {
         Ok(Self { url, secret, client, shape })
     }
 
+    /// Sends what the notice is here.
     pub(crate) async fn send(&self, notice: &Notice, now: DateTime<Utc>) -> Result<(), SendError> {
-        let body = match self.shape {
-            Shape::Rebound => rebound_body(notice),
-            Shape::Slack => slack_body(notice),
-        };
-        let mut request = self
-            .client
-            .post(self.url.clone())
-            .header(CONTENT_TYPE, "application/json")
-            .header("idempotency-key", &notice.dedup_key);
+        for request in requests(&self.shape, notice) {
+            self.exchange(request, &notice.dedup_key, now).await?;
+        }
+        Ok(())
+    }
+
+    async fn exchange(&self, request: Request, dedup_key: &str, now: DateTime<Utc>) -> Result<(), SendError> {
+        let mut url = self.url.clone();
+        if let Some(path) = &request.path {
+            let base = url.path().trim_end_matches('/').to_owned();
+            url.set_path(&format!("{base}{path}"));
+        }
+        url.set_query(request.query.or(self.url.query()));
+        let body = request.body.to_string();
+        let mut request_builder =
+            self.client.post(url).header(CONTENT_TYPE, "application/json").header("idempotency-key", dedup_key);
+        if let Shape::Opsgenie(key) = &self.shape {
+            let mut value = HeaderValue::from_str(&format!("GenieKey {}", key.expose())).map_err(|_| SendError {
+                message: "the key can't stand in a header".to_owned(),
+                retry: Retry::Never,
+            })?;
+            value.set_sensitive(true);
+            request_builder = request_builder.header(AUTHORIZATION, value);
+        }
         if let Some(secret) = &self.secret {
             let timestamp = now.timestamp();
-            request = request
+            request_builder = request_builder
                 .header("x-rebound-timestamp", timestamp)
                 .header("x-rebound-signature", signature(secret, timestamp, body.as_bytes()));
         }
@@ -90,7 +97,7 @@ impl Webhook {
             };
             SendError { message, retry: Retry::Usual }
         };
-        let response = request.body(body).send().await.map_err(failed)?;
+        let response = request_builder.body(body).send().await.map_err(failed)?;
         let status = response.status();
         if status.is_success() {
             return Ok(());
@@ -130,58 +137,6 @@ fn retry_after(text: &str, now: DateTime<Utc>) -> Option<Duration> {
     }
 }
 
-fn rebound_body(notice: &Notice) -> String {
-    json!({
-        "version": 1,
-        "dedup_key": notice.dedup_key,
-        "transition": notice.transition,
-        "repeat": notice.repeat,
-        "severity": notice.severity,
-        "service": notice.service,
-        "title": notice.title,
-        "reason": notice.reason,
-        "alert": notice.alert,
-        "incident": notice.incident,
-        "policy": notice.policy,
-        "channel": notice.channel,
-        "first_failure_at": format_time(notice.first_failure_at),
-        "at": format_time(notice.at),
-        "plan": notice.plan,
-    })
-    .to_string()
-}
-
-/// Slack's three characters with a meaning are written as entities, so that a reason can't mention everybody.
-fn slack_text(text: &str) -> String {
-    shorten(text, 2000).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
-fn slack_body(notice: &Notice) -> String {
-    let color = match (notice.transition, notice.severity) {
-        (Transition::Resolved, _) => "good",
-        (_, Severity::Critical) => "danger",
-        (_, Severity::Warning) => "warning",
-        (_, Severity::Info) => "#439fe0",
-    };
-    let field = |title: &str, value: &str| json!({ "title": title, "value": slack_text(value), "short": true });
-    json!({
-        "text": slack_text(&notice.title),
-        "attachments": [{
-            "color": color,
-            "fallback": slack_text(&notice.title),
-            "text": slack_text(&notice.reason),
-            "fields": [
-                field("Service", notice.service.as_str()),
-                field("Severity", notice.severity.as_str()),
-                field("Since", &format_time(notice.first_failure_at)),
-                field("Incident", notice.incident.as_str()),
-            ],
-            "ts": notice.at.timestamp(),
-        }],
-    })
-    .to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,10 +156,5 @@ mod tests {
         for (text, want) in [("7", Some(7)), (date.as_str(), Some(90)), ("soon", None), ("-1", None)] {
             assert_eq!(retry_after(text, now), want.map(Duration::from_secs), "{text}");
         }
-    }
-
-    #[test]
-    fn slack_texts_can_not_mention_anybody() {
-        assert_eq!(slack_text("<!channel> & co"), "&lt;!channel&gt; &amp; co");
     }
 }

@@ -7,6 +7,8 @@
 pub mod email;
 pub mod guard;
 pub mod http;
+pub mod program;
+pub mod request;
 pub mod secret;
 
 use std::collections::BTreeMap;
@@ -14,14 +16,16 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use chrono::{DateTime, Utc};
-use rebound_schemas::plan::{self, ChannelKind, Plan};
+use rebound_schemas::plan::{self, ChannelKind, Plan, SecretRef};
 use rebound_schemas::{ChannelId, Event};
 
 use crate::notify::Notice;
 use crate::procedure::shorten;
 use email::Mailer;
-use http::{Shape, Webhook};
-use secret::Redactor;
+use http::Webhook;
+use program::Program;
+use request::Shape;
+use secret::{Redactor, Secret};
 
 /// Before the second attempt; doubles before each further one.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -119,10 +123,17 @@ impl Channels {
     }
 }
 
+fn load_key(key: &SecretRef, redactor: &mut Redactor) -> Result<Secret, (&'static str, String)> {
+    let key = Secret::load(key).map_err(|error| ("key", error))?;
+    redactor.add(key.expose());
+    Ok(key)
+}
+
 #[derive(Debug)]
 enum Sender {
     Http(Webhook),
     Email(Box<Mailer>),
+    Program(Program),
     Log,
 }
 
@@ -152,6 +163,29 @@ impl Channel {
                     .map(Sender::Http)
                     .map_err(error)?
             }
+            ChannelKind::Teams { url, allow_private } => {
+                Webhook::new(url, None, *allow_private, plan.timeout, Shape::Teams, &mut redactor)
+                    .map(Sender::Http)
+                    .map_err(error)?
+            }
+            ChannelKind::PagerDuty { key, url, allow_private } => {
+                let key = load_key(key, &mut redactor).map_err(error)?;
+                Webhook::new(url, None, *allow_private, plan.timeout, Shape::PagerDuty(key), &mut redactor)
+                    .map(Sender::Http)
+                    .map_err(error)?
+            }
+            ChannelKind::Opsgenie { key, url, allow_private } => {
+                let key = load_key(key, &mut redactor).map_err(error)?;
+                Webhook::new(url, None, *allow_private, plan.timeout, Shape::Opsgenie(key), &mut redactor)
+                    .map(Sender::Http)
+                    .map_err(error)?
+            }
+            ChannelKind::Alertmanager { url, allow_private } => {
+                Webhook::new(url, None, *allow_private, plan.timeout, Shape::Alertmanager, &mut redactor)
+                    .map(Sender::Http)
+                    .map_err(error)?
+            }
+            ChannelKind::Command { argv } => Sender::Program(Program::new(argv.clone(), plan.timeout)),
             ChannelKind::Email { server, tls, from, to, user, password } => {
                 let login = user.as_deref().map(|user| (user, password.as_ref()));
                 let mailer = Mailer::new(server, *tls, from, to, login, plan.timeout, &mut redactor).map_err(error)?;
@@ -214,6 +248,7 @@ impl Channel {
         match &self.sender {
             Sender::Http(webhook) => webhook.send(notice, Utc::now()).await,
             Sender::Email(mailer) => mailer.send(notice).await,
+            Sender::Program(program) => program.send(notice).await,
             Sender::Log => {
                 tracing::warn!(
                     channel = %self.id,
@@ -234,3 +269,5 @@ impl Channel {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_kinds;

@@ -18,9 +18,9 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-const LONG: Duration = Duration::from_secs(60);
+pub(super) const LONG: Duration = Duration::from_secs(60);
 
-fn notice() -> Notice {
+pub(super) fn notice() -> Notice {
     Notice {
         dedup_key: "ntf-abc".into(),
         alert: AlertId::new("alr-1").unwrap(),
@@ -36,14 +36,16 @@ fn notice() -> Notice {
         first_failure_at: DateTime::from_timestamp(1_772_000_000, 0).unwrap(),
         at: DateTime::from_timestamp(1_772_000_030, 0).unwrap(),
         plan: None,
+        round: 0,
+        members: Vec::new(),
     }
 }
 
-fn plain(text: &str) -> SecretRef {
+pub(super) fn plain(text: &str) -> SecretRef {
     SecretRef::Plain(text.into())
 }
 
-fn channel(kind: ChannelKind, timeout: Duration, attempts: u32) -> Result<Channel, ChannelError> {
+pub(super) fn channel(kind: ChannelKind, timeout: Duration, attempts: u32) -> Result<Channel, ChannelError> {
     let id = ChannelId::new("pager").unwrap();
     let made = Channel::new(&plan::Channel { id, kind, timeout, attempts })?;
     Ok(made.with_first_wait(Duration::from_millis(1)))
@@ -55,13 +57,13 @@ fn webhook(url: &str, attempts: u32) -> Channel {
 }
 
 /// Status, body, `Retry-After`.
-type Answer = (u16, &'static str, Option<&'static str>);
+pub(super) type Answer = (u16, &'static str, Option<&'static str>);
 
 /// What a server answers in turn (the last for ever), and what it was sent.
 #[derive(Clone, Default)]
-struct Script {
+pub(super) struct Script {
     answers: Arc<Mutex<VecDeque<Answer>>>,
-    received: Arc<Mutex<Vec<(HeaderMap, Bytes)>>>,
+    pub(super) received: Arc<Mutex<Vec<(HeaderMap, Bytes)>>>,
 }
 
 impl Script {
@@ -80,7 +82,7 @@ impl Script {
         response
     }
 
-    async fn serve(answers: &[Answer]) -> (String, Self) {
+    pub(super) async fn serve(answers: &[Answer]) -> (String, Self) {
         let script = Self::default();
         script.answers.lock().unwrap().extend(answers);
         let app = Router::new().fallback(post(Self::answer)).with_state(script.clone());

@@ -4,7 +4,11 @@ use rebound_schemas::event::{
     AlertRaised, AlertResolved, AlertSuppressed, IncidentAcknowledged, RecoveryEscalated, SuppressionCause,
 };
 
+use rebound_schemas::{EventId, Source};
+
+use super::recent::{REMEMBERED, Recent};
 use super::*;
+use crate::SOURCE;
 
 const PLAN: &str = r#"
 [[channel]]
@@ -71,9 +75,21 @@ fn notifier() -> Notifier {
     Notifier::new(Arc::new(Plan::parse(PLAN, "plan.toml").unwrap()))
 }
 
+/// What is planned and due.
+fn due(notifier: &mut Notifier, second: i64) -> Vec<Notice> {
+    plan(notifier, second, false);
+    notifier.due()
+}
+
+fn plan(notifier: &mut Notifier, second: i64, quiet: bool) -> Option<DateTime<Utc>> {
+    let planned = notifier.plan(at(second), &|_| quiet, &|_| true);
+    planned.events.iter().for_each(|event| notifier.fold(event));
+    planned.next
+}
+
 /// What is due, told at once.
 fn tell(notifier: &mut Notifier, second: i64) -> Vec<(Transition, u32)> {
-    let due = notifier.due(at(second), &|_| false);
+    let due = due(notifier, second);
     due.iter().for_each(|notice| notifier.fold(&notice.sent(1, at(second))));
     due.iter().map(|notice| (notice.transition, notice.repeat)).collect()
 }
@@ -82,17 +98,18 @@ fn tell(notifier: &mut Notifier, second: i64) -> Vec<(Transition, u32)> {
 fn a_raise_is_told_once_and_then_its_resolve() {
     let mut notifier = notifier();
     notifier.fold(&raised(100));
-    let due = notifier.due(at(100), &|_| true);
+    plan(&mut notifier, 100, true);
+    let due = notifier.due();
     assert_eq!(due.len(), 1, "quiet holds for repeats only: what was raised is told");
-    assert_eq!(due, notifier.due(at(100), &|_| true), "due until it is settled");
+    assert_eq!(due, notifier.due(), "due until it is settled");
     assert_eq!((due[0].title.as_str(), due[0].reason.as_str()), ("db has failed", "refused"));
     notifier.fold(&resolved(110));
-    assert_eq!(notifier.due(at(110), &|_| false)[0].transition, Transition::Raised, "in order");
+    assert_eq!(self::due(&mut notifier, 110)[0].transition, Transition::Raised, "in order");
     assert_eq!(tell(&mut notifier, 110), [(Transition::Raised, 0)]);
     assert_eq!(tell(&mut notifier, 110), [(Transition::Resolved, 0)]);
     for again in [raised(100), resolved(110), due[0].sent(1, at(110))] {
         notifier.fold(&again);
-        assert!(notifier.due(at(500), &|_| false).is_empty(), "redelivered: {again:?}");
+        assert!(self::due(&mut notifier, 500).is_empty(), "redelivered: {again:?}");
     }
     assert!(notifier.alerts.is_empty());
 }
@@ -101,9 +118,9 @@ fn a_raise_is_told_once_and_then_its_resolve() {
 fn giving_up_settles_a_message() {
     let mut notifier = notifier();
     notifier.fold(&raised(100));
-    let due = notifier.due(at(100), &|_| false);
+    let due = due(&mut notifier, 100);
     notifier.fold(&due[0].failed(5, "connection refused".into(), at(101)));
-    assert!(notifier.due(at(101), &|_| false).is_empty());
+    assert!(self::due(&mut notifier, 101).is_empty());
     notifier.fold(&resolved(110));
     assert_eq!(tell(&mut notifier, 110), [(Transition::Resolved, 0)]);
 }
@@ -115,7 +132,7 @@ fn a_suppressed_alert_and_its_resolve_are_told_to_nobody() {
     let cause = SuppressionCause::Silence;
     notifier.fold(&event(100, AlertSuppressed { alert, incident, policy, condition: None, cause, by: "s".into() }));
     notifier.fold(&resolved(110));
-    assert!(notifier.due(at(500), &|_| false).is_empty());
+    assert!(due(&mut notifier, 500).is_empty());
 }
 
 #[test]
@@ -123,17 +140,18 @@ fn repeats_keep_their_grid_and_missed_ones_are_not_made_up_for() {
     let mut notifier = notifier();
     notifier.fold(&raised(100));
     assert_eq!(tell(&mut notifier, 100), [(Transition::Raised, 0)]);
-    assert_eq!(notifier.next_deadline(at(100)), Some(at(160)));
+    assert_eq!(plan(&mut notifier, 100, false), Some(at(160)));
     assert!(tell(&mut notifier, 159).is_empty());
     assert_eq!(tell(&mut notifier, 160), [(Transition::Repeated, 1)]);
     assert!(tell(&mut notifier, 219).is_empty());
-    assert!(notifier.due(at(220), &|_| true).is_empty(), "quiet");
+    plan(&mut notifier, 220, true);
+    assert!(notifier.due().is_empty(), "quiet");
     assert_eq!(tell(&mut notifier, 405), [(Transition::Repeated, 5)], "the newest only");
-    assert_eq!(notifier.next_deadline(at(405)), Some(at(460)));
+    assert_eq!(plan(&mut notifier, 405, false), Some(at(460)));
     let data = IncidentAcknowledged { incident: ids().1, by: "ann".into(), automated: false, comment: None };
     notifier.fold(&event(406, data));
     assert!(tell(&mut notifier, 1000).is_empty(), "acknowledged");
-    assert_eq!(notifier.next_deadline(at(1000)), None);
+    assert_eq!(plan(&mut notifier, 1000, false), None);
 }
 
 #[test]
@@ -145,7 +163,7 @@ fn an_escalation_is_told_whichever_topic_is_folded_first() {
         let order = if first { [&escalated, &raised(100)] } else { [&raised(100), &escalated] };
         order.into_iter().for_each(|event| notifier.fold(event));
         assert_eq!(tell(&mut notifier, 130), [(Transition::Raised, 0)]);
-        let due = notifier.due(at(130), &|_| false);
+        let due = due(&mut notifier, 130);
         assert_eq!((due[0].transition, due[0].reason.as_str()), (Transition::Escalated, "gave up"));
         assert_eq!(tell(&mut notifier, 130).len(), 1);
         notifier.fold(&escalated);

@@ -104,6 +104,7 @@ fn is_own_decision(kind: Kind) -> bool {
         Kind::AlertRaised
         | Kind::AlertSuppressed
         | Kind::AlertResolved
+        | Kind::NotificationPlanned
         | Kind::NotificationSent
         | Kind::NotificationFailed
         | Kind::RecoveryTriggered
@@ -130,6 +131,7 @@ fn is_own_decision(kind: Kind) -> bool {
         | Kind::MaintenanceCancelled
         | Kind::SilenceCreated
         | Kind::SilenceExpired
+        | Kind::NotificationRetried
         | Kind::RecoveryApproved
         | Kind::RecoveryRejected
         | Kind::RecoveryCancelled

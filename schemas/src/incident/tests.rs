@@ -152,6 +152,7 @@ fn sent(attempt: u32, seconds: i64) -> Event {
         channel: ChannelId::new("ops").unwrap(),
         transition: Transition::Raised,
         attempt,
+        members: Vec::new(),
     };
     event(&format!("alr-1:sent:{attempt}"), seconds, data)
 }

@@ -99,6 +99,9 @@ impl Plan {
         for validation in self.validations.values() {
             line(format_args!("validation {}", validation.explain()));
         }
+        for told in self.explain_routes() {
+            line(format_args!("{told}"));
+        }
         for site in self.sites.values() {
             let (time, share) = (words(site.recovery_time), site.capacity * 100.0);
             line(format_args!(
@@ -193,9 +196,10 @@ impl Plan {
                 found.push(format!("policy.{}.notify: nobody is told of its alerts", policy.id));
             }
         }
+        let routed = self.routed_channels();
         for channel in self.channels.keys() {
-            if !self.policies.values().any(|policy| policy.notify.contains(channel)) {
-                found.push(format!("channel.{channel}: no policy notifies it"));
+            if !self.policies.values().any(|policy| policy.notify.contains(channel)) && !routed.contains(&channel) {
+                found.push(format!("channel.{channel}: no route and no policy notifies it"));
             }
         }
         found

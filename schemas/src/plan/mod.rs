@@ -19,6 +19,7 @@ mod read_procedure;
 mod read_validation;
 mod reader;
 mod relations;
+mod route;
 mod section;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ pub use error::{PlanError, PlanErrors};
 pub use model::*;
 pub use protect::{Group, Maintenance, Times};
 pub use relations::MOST_STEPS;
+pub use route::{EscalationStep, GroupBy, Grouping, Route};
 pub use when::{When, name_in_conditions};
 
 use crate::event::Severity;
@@ -153,6 +155,7 @@ fn read_plan(root: &Section<'_>, text: &str, base: &str) -> Plan {
     if channels.is_empty() {
         channels.push(read_channel::default_channel());
     }
+    let routes = reading.routes(root, None, 1);
     let procedures = root.sections("procedure");
     let procedures = procedures.iter().filter_map(|section| reading.procedure(section)).collect::<Vec<_>>();
     let backups: Vec<Backup> = root.sections("backup").iter().filter_map(|section| reading.backup(section)).collect();
@@ -192,6 +195,7 @@ fn read_plan(root: &Section<'_>, text: &str, base: &str) -> Plan {
         services,
         probes,
         policies: by_id(policies, |policy| policy.id.clone()),
+        routes,
         channels: by_id(channels, |channel| channel.id.clone()),
         procedures: by_id(procedures, |procedure| procedure.id.clone()),
         backups: by_id(backups, |backup| backup.id.clone()),

@@ -21,6 +21,7 @@ pub struct Plan {
     pub(super) probes: BTreeMap<ProbeId, Probe>,
     pub(super) policies: BTreeMap<PolicyId, Policy>,
     pub(super) channels: BTreeMap<ChannelId, Channel>,
+    pub(super) routes: Vec<super::route::Route>,
     pub(super) procedures: BTreeMap<ProcedureId, Procedure>,
     pub(super) backups: BTreeMap<String, Backup>,
     pub(super) service_levels: BTreeMap<String, ServiceLevel>,
@@ -413,6 +414,43 @@ pub enum ChannelKind {
         url: SecretRef,
         /// Private and loopback addresses are refused unless this is set.
         allow_private: bool,
+    },
+    /// A Microsoft Teams workflow ("When a Teams webhook request is received"), told by an Adaptive Card.
+    Teams {
+        /// Where: the address is itself the secret.
+        url: SecretRef,
+        /// Private and loopback addresses are refused unless this is set.
+        allow_private: bool,
+    },
+    /// PagerDuty, by its Events API v2.
+    PagerDuty {
+        /// The integration's routing key.
+        key: SecretRef,
+        /// Where: PagerDuty itself unless the plan says otherwise.
+        url: SecretRef,
+        /// Private and loopback addresses are refused unless this is set.
+        allow_private: bool,
+    },
+    /// Opsgenie, by its Alert API.
+    Opsgenie {
+        /// The integration's API key.
+        key: SecretRef,
+        /// Where: Opsgenie itself (US) unless the plan says otherwise.
+        url: SecretRef,
+        /// Private and loopback addresses are refused unless this is set.
+        allow_private: bool,
+    },
+    /// An Alertmanager, by its API v2.
+    Alertmanager {
+        /// Where: its root, as in `http://alertmanager:9093`.
+        url: SecretRef,
+        /// Private and loopback addresses are refused unless this is set.
+        allow_private: bool,
+    },
+    /// A program from the plan's `allow` list, that reads the notice as JSON from its standard input.
+    Command {
+        /// The program and its arguments.
+        argv: Vec<String>,
     },
     /// A mail by SMTP.
     Email {

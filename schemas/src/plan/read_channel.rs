@@ -16,12 +16,31 @@ const ATTEMPTS: u32 = 5;
 enum Kind {
     Webhook,
     Slack,
+    Teams,
+    PagerDuty,
+    Opsgenie,
+    Alertmanager,
+    Command,
     Email,
     Log,
 }
 
-const KINDS: [(&str, Kind); 4] =
-    [("webhook", Kind::Webhook), ("slack", Kind::Slack), ("email", Kind::Email), ("log", Kind::Log)];
+/// Where PagerDuty takes events.
+const PAGERDUTY: &str = "https://events.pagerduty.com/v2/enqueue";
+/// Opsgenie's API (US); `https://api.eu.opsgenie.com` is the European one.
+const OPSGENIE: &str = "https://api.opsgenie.com";
+
+const KINDS: [(&str, Kind); 9] = [
+    ("webhook", Kind::Webhook),
+    ("slack", Kind::Slack),
+    ("teams", Kind::Teams),
+    ("pagerduty", Kind::PagerDuty),
+    ("opsgenie", Kind::Opsgenie),
+    ("alertmanager", Kind::Alertmanager),
+    ("command", Kind::Command),
+    ("email", Kind::Email),
+    ("log", Kind::Log),
+];
 const TLS: [(&str, MailTls); 3] =
     [("implicit", MailTls::Implicit), ("starttls", MailTls::StartTls), ("none", MailTls::None)];
 
@@ -34,13 +53,41 @@ impl<'a> Reading<'a> {
     /// A channel.
     pub(super) fn channel(&self, section: &Section<'a>) -> Option<Channel> {
         let id = section.id("channel");
-        section.required("kind", "kind = \"webhook\", \"slack\", \"email\" or \"log\"");
+        section.required("kind", "kind = \"webhook\", \"slack\", \"pagerduty\", \"email\", \"log\"…");
         let timeout = section.duration("timeout").unwrap_or(TIMEOUT);
         let attempts = section.count("attempts", 1, 100).unwrap_or(ATTEMPTS);
         let kind = section.word("kind", &KINDS)?;
         let (what, kind) = match kind {
             Kind::Webhook => ("a webhook channel", self.webhook(section)),
-            Kind::Slack => ("a slack channel", self.slack(section)),
+            Kind::Slack => {
+                let slack = self.secret_address(section, "slack");
+                ("a slack channel", slack.map(|(url, allow_private)| ChannelKind::Slack { url, allow_private }))
+            }
+            Kind::Teams => {
+                let teams = self.secret_address(section, "teams");
+                ("a teams channel", teams.map(|(url, allow_private)| ChannelKind::Teams { url, allow_private }))
+            }
+            Kind::PagerDuty => {
+                let pager = self.keyed(section, PAGERDUTY);
+                let pager = pager.map(|(key, url, allow_private)| ChannelKind::PagerDuty { key, url, allow_private });
+                ("a pagerduty channel", pager)
+            }
+            Kind::Opsgenie => {
+                let genie = self.keyed(section, OPSGENIE);
+                let genie = genie.map(|(key, url, allow_private)| ChannelKind::Opsgenie { key, url, allow_private });
+                ("an opsgenie channel", genie)
+            }
+            Kind::Alertmanager => {
+                section.required("url", "url = \"http://alertmanager:9093\"");
+                let allow_private = section.flag("allow_private").unwrap_or(false);
+                let url = self.address(section, "url");
+                ("an alertmanager channel", url.map(|url| ChannelKind::Alertmanager { url, allow_private }))
+            }
+            Kind::Command => {
+                section.required("command", "command = [\"/usr/local/bin/tell\"]");
+                let argv = self.argv(section, "command");
+                ("a command channel", argv.map(|argv| ChannelKind::Command { argv }))
+            }
             Kind::Email => ("an email channel", self.email(section)),
             Kind::Log => ("a log channel", Some(ChannelKind::Log)),
         };
@@ -59,15 +106,36 @@ impl<'a> Reading<'a> {
         Some(ChannelKind::Webhook { url: url?, secret, allow_private })
     }
 
-    fn slack(&self, section: &Section<'a>) -> Option<ChannelKind> {
-        section.required("url", "url = { env = \"SLACK_URL\" } or { file = \"/run/secrets/slack\" }");
+    /// An address that is a secret: whoever knows it may post to it. Only a stand-in on a private network may be
+    /// written out.
+    fn secret_address(&self, section: &Section<'a>, name: &str) -> Option<(SecretRef, bool)> {
+        let variable = name.to_ascii_uppercase();
+        let remedy = format!("url = {{ env = \"{variable}_URL\" }} or {{ file = \"/run/secrets/{name}\" }}");
+        section.required("url", &remedy);
         let allow_private = section.flag("allow_private").unwrap_or(false);
-        // Whoever knows a Slack address may post to it. Only a stand-in on a private network may be written out.
-        let url = if allow_private { self.maybe_secret(section, "url") } else { self.secret(section, "url") };
+        let url = if allow_private { self.address(section, "url") } else { self.secret(section, "url") };
+        Some((url?, allow_private))
+    }
+
+    /// A key, and an address that the service's own stands for.
+    fn keyed(&self, section: &Section<'a>, default: &str) -> Option<(SecretRef, SecretRef, bool)> {
+        section.required("key", "key = { env = \"…\" } or { file = \"/run/secrets/…\" }");
+        let key = self.secret(section, "key");
+        let allow_private = section.flag("allow_private").unwrap_or(false);
+        let url = match section.has("url") {
+            true => self.address(section, "url"),
+            false => Some(SecretRef::Plain(default.to_owned())),
+        };
+        Some((key?, url?, allow_private))
+    }
+
+    /// An address that may stand in the plan, or be named.
+    fn address(&self, section: &Section<'a>, key: &str) -> Option<SecretRef> {
+        let url = self.maybe_secret(section, key);
         if let Some(SecretRef::Plain(text)) = &url {
-            check_url(section, "url", text);
+            check_url(section, key, text);
         }
-        Some(ChannelKind::Slack { url: url?, allow_private })
+        url
     }
 
     fn email(&self, section: &Section<'a>) -> Option<ChannelKind> {

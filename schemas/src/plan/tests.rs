@@ -145,7 +145,7 @@ fn what_was_probably_not_meant_is_a_warning() {
         "service.slow.probe.slow/http.insecure: anybody's certificate is accepted",
         "policy.default.notify: nobody is told of its alerts",
         "policy.idle: no service follows it",
-        "channel.quiet: no policy notifies it",
+        "channel.quiet: no route and no policy notifies it",
     ];
     assert_eq!(Plan::parse(&text, "plan.toml").unwrap().warnings(), expected);
 }

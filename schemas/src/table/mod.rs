@@ -156,6 +156,12 @@ impl<'a> Row<'a> {
                 self.policy = Some(d.policy.as_str());
                 self.recovered_at = Some(d.recovered_at.timestamp_micros());
             }
+            EventData::NotificationPlanned(d) => {
+                self.alert = d.members.first().map(|told| told.alert.as_str());
+                self.incident = d.members.first().map(|told| told.incident.as_str());
+                self.channel = Some(d.channel.as_str());
+            }
+            EventData::NotificationRetried(_) => {}
             EventData::NotificationSent(d) => {
                 self.alert = Some(d.alert.as_str());
                 self.incident = Some(d.incident.as_str());

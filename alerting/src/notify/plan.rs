@@ -1,0 +1,225 @@
+//! Which messages to plan now, and when to look again. Pure: `now` is an argument.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use rebound_schemas::event::{NotificationPlanned, Told, Transition};
+use rebound_schemas::plan::ChannelKind;
+use rebound_schemas::{AlertId, ChannelId, Event, EventId, ServiceId, Source};
+
+use super::{Alert, Notifier, Progress, Way, digest_key};
+use crate::SOURCE;
+
+/// What [`Notifier::plan`] answers.
+#[derive(Debug, Default)]
+pub struct Planned {
+    /// `notification.planned` events: to be made durable, then folded, and then sent.
+    pub events: Vec<Event>,
+    /// When something may fall due without another event.
+    pub next: Option<DateTime<Utc>>,
+}
+
+impl Planned {
+    fn look_at(&mut self, at: DateTime<Utc>) {
+        self.next = Some(self.next.map_or(at, |next| next.min(at)));
+    }
+}
+
+/// Changes that wait for their group's time on one channel.
+#[derive(Debug, Default)]
+struct Waiting<'a> {
+    changes: Vec<(DateTime<Utc>, &'a AlertId, Told)>,
+    wait: TimeDelta,
+    interval: TimeDelta,
+}
+
+fn delta(duration: std::time::Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
+}
+
+impl Notifier {
+    /// Every message whose time has come. `quiet` says of which services nothing is repeated and nobody further is
+    /// called, because something suppresses them; `mine` of which services this instance tells.
+    ///
+    /// A group speaks `wait` after the first change of a quiet group, and no sooner than `interval` after it last
+    /// spoke; then it tells every change there is.
+    #[must_use]
+    pub fn plan(
+        &self,
+        now: DateTime<Utc>,
+        quiet: &dyn Fn(&ServiceId) -> bool,
+        mine: &dyn Fn(&ServiceId) -> bool,
+    ) -> Planned {
+        let mut planned = Planned::default();
+        let mut groups: BTreeMap<(&str, &ChannelId), Waiting<'_>> = BTreeMap::new();
+        let mut single = Vec::new();
+        for (id, alert) in self.alerts.iter().filter(|(_, alert)| mine(&alert.service)) {
+            let quiet = quiet(&alert.service);
+            for (channel, way) in alert.audience() {
+                let progress = alert.told.get(channel).cloned().unwrap_or_default();
+                let repeat = self.repeat(id, alert, way, now, &mut planned);
+                if !progress.under_way.is_empty() {
+                    continue;
+                }
+                let mut changes = self.changes(id, alert, way, channel, &progress);
+                if let Some((at, number)) = repeat.filter(|(_, number)| {
+                    !quiet && alert.resolved_at.is_none() && progress.raised && progress.repeat < *number
+                }) {
+                    changes.push((at, alert.told(id, Transition::Repeated, number)));
+                }
+                match way.and_then(|way| way.group.as_ref()) {
+                    Some((group, grouping)) => {
+                        let waiting = groups.entry((group, channel)).or_default();
+                        (waiting.wait, waiting.interval) = (delta(grouping.wait), delta(grouping.interval));
+                        waiting.changes.extend(changes.into_iter().map(|(at, told)| (at, id, told)));
+                    }
+                    // One after the other, each by itself.
+                    None => single.extend(changes.into_iter().take(1).map(|(_, told)| (channel, None, vec![told]))),
+                }
+            }
+            if !quiet {
+                single.extend(self.steps(id, alert, now, &mut planned));
+            }
+        }
+        for ((group, channel), mut waiting) in groups {
+            let Some(first) = waiting.changes.iter().map(|(at, ..)| *at).min() else { continue };
+            let last = self.spoke.get(&(group.to_owned(), channel.clone())).copied();
+            let again = last.and_then(|last| last.checked_add_signed(waiting.interval)).filter(|again| first < *again);
+            let at = again.or_else(|| first.checked_add_signed(waiting.wait)).unwrap_or(first);
+            if at > now {
+                planned.look_at(at);
+                continue;
+            }
+            waiting.changes.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
+            let members = waiting.changes.into_iter().map(|(.., told)| told).collect();
+            single.push((channel, Some(group), members));
+        }
+        let mut keys = BTreeSet::new();
+        for (channel, group, members) in single {
+            let dedup_key = digest_key(&members, channel);
+            let Some(alert) = members.first().and_then(|told| self.alerts.get(&told.alert)) else { continue };
+            if !keys.insert(dedup_key.clone()) {
+                continue;
+            }
+            let (subject, version) = (alert.service.clone(), alert.plan.clone());
+            let id = EventId::derive(&dedup_key, "planned");
+            let (channel, group) = (channel.clone(), group.map(str::to_owned));
+            let data = NotificationPlanned { dedup_key, channel, group, members };
+            let source = Source::new(SOURCE).expect("the source's name follows the rule for sources");
+            planned.events.push(Event { id, source, subject, occurred_at: now, plan: version, data: data.into() });
+        }
+        planned.events.sort_by(|a, b| a.id.cmp(&b.id));
+        planned
+    }
+
+    /// What has changed since the channel was last told, oldest first.
+    fn changes(
+        &self,
+        id: &AlertId,
+        alert: &Alert,
+        way: Option<&Way>,
+        channel: &ChannelId,
+        told: &Progress,
+    ) -> Vec<(DateTime<Utc>, Told)> {
+        let mut changes = Vec::new();
+        let mut push = |at, transition| changes.push((at, alert.told(id, transition, 0)));
+        let raise = way.is_some() && !told.raised;
+        if raise {
+            push(alert.raised_at, Transition::Raised);
+        }
+        if !raise && !told.opened {
+            return changes;
+        }
+        if let Some(at) = alert.resolved_at {
+            if !told.resolved {
+                push(at, Transition::Resolved);
+            }
+            return changes;
+        }
+        if raise {
+            return changes;
+        }
+        if let Some((at, _)) = self.escalated.get(&alert.incident).filter(|_| !told.escalated) {
+            push(*at, Transition::Escalated);
+        }
+        let follows = self.plan.channels().get(channel).is_some_and(|channel| follows_acknowledgements(&channel.kind));
+        if let Some((at, _)) = self.acknowledged.get(&alert.incident).filter(|_| follows && !told.acknowledged) {
+            push(*at, Transition::Acknowledged);
+        }
+        changes
+    }
+
+    /// The newest repeat at or before `now`: time and number, on a grid that starts when the alert was raised.
+    /// Repeats that were missed are not made up for.
+    fn repeat(
+        &self,
+        _: &AlertId,
+        alert: &Alert,
+        way: Option<&Way>,
+        now: DateTime<Utc>,
+        planned: &mut Planned,
+    ) -> Option<(DateTime<Utc>, u32)> {
+        if alert.resolved_at.is_some() || self.acknowledged.contains(&alert.incident) {
+            return None;
+        }
+        let every = delta(way?.repeat?);
+        let number = (now - alert.raised_at).num_milliseconds().checked_div(every.num_milliseconds())?;
+        let number = i32::try_from(number.max(0)).ok()?;
+        let at = |number: i32| alert.raised_at.checked_add_signed(every.checked_mul(number)?);
+        if let Some(next) = number.checked_add(1).and_then(at) {
+            planned.look_at(next);
+        }
+        (number > 0).then(|| Some((at(number)?, number.unsigned_abs())))?
+    }
+
+    /// Steps of the escalation whose time has come. Each is a message of its own; steps are numbered over all ways.
+    fn steps<'a>(
+        &self,
+        id: &AlertId,
+        alert: &'a Alert,
+        now: DateTime<Utc>,
+        planned: &mut Planned,
+    ) -> Vec<(&'a ChannelId, Option<&'a str>, Vec<Told>)> {
+        let mut due = Vec::new();
+        if alert.resolved_at.is_some() || self.acknowledged.contains(&alert.incident) {
+            return due;
+        }
+        let steps = alert.ways.iter().flat_map(|way| &way.escalation);
+        for (number, step) in (1..).zip(steps) {
+            let Some(at) = alert.raised_at.checked_add_signed(delta(step.after)) else { continue };
+            if at > now {
+                planned.look_at(at);
+                continue;
+            }
+            for channel in &step.channels {
+                let told = alert.told.get(channel);
+                let waits = told.is_some_and(|told| !told.under_way.is_empty() || told.steps.contains(&number));
+                // A channel that is about to hear of the raise hears of that first.
+                let raise = alert.ways.iter().any(|way| way.channels.contains(channel))
+                    && !told.is_some_and(|told| told.raised);
+                if !waits && !raise && !due.iter().any(|(other, ..)| *other == channel) {
+                    due.push((channel, None, vec![alert.told(id, Transition::Unacknowledged, number)]));
+                }
+            }
+        }
+        due
+    }
+}
+
+impl Alert {
+    /// Channels that are told by some way, and those that only an escalation brought in.
+    fn audience(&self) -> impl Iterator<Item = (&ChannelId, Option<&Way>)> {
+        let ways = self.ways.iter().flat_map(|way| way.channels.iter().map(move |channel| (channel, Some(way))));
+        let named = |channel: &ChannelId| self.ways.iter().any(|way| way.channels.contains(channel));
+        ways.chain(self.told.keys().filter(move |channel| !named(channel)).map(|channel| (channel, None)))
+    }
+
+    fn told(&self, id: &AlertId, transition: Transition, repeat: u32) -> Told {
+        Told { alert: id.clone(), incident: self.incident.clone(), transition, repeat }
+    }
+}
+
+/// Receivers that keep an incident of their own, which an acknowledgement changes.
+fn follows_acknowledgements(kind: &ChannelKind) -> bool {
+    matches!(kind, ChannelKind::PagerDuty { .. } | ChannelKind::Opsgenie { .. })
+}
