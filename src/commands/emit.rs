@@ -1,7 +1,7 @@
 //! `rebound emit`: events from the command line or standard input to a running Rebound.
 
 use std::io::{IsTerminal, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -51,15 +51,7 @@ pub(crate) async fn emit(emit: Emit) -> Result<Done> {
         Some(kind) => vec![from_flags(&emit, kind)?],
         None => from_stdin()?,
     };
-    let mut client = reqwest::Client::builder().timeout(Duration::from_secs(60));
-    if let Some(file) = &emit.token_file {
-        let token = std::fs::read_to_string(file)
-            .with_context(|| format!("the token file {} can't be read", file.display()))?;
-        let mut value = reqwest::header::HeaderValue::from_str(&format!("Bearer {}", token.trim()))?;
-        value.set_sensitive(true);
-        client = client.default_headers([(reqwest::header::AUTHORIZATION, value)].into_iter().collect());
-    }
-    let client = client.build()?;
+    let client = client(emit.token_file.as_deref())?;
     let (mut accepted, mut rejected) = (0, 0);
     for (number, batch) in lines.chunks(BATCH).enumerate() {
         let answer = send(&client, &emit.url, batch).await?;
@@ -74,6 +66,19 @@ pub(crate) async fn emit(emit: Emit) -> Result<Done> {
     }
     println!("{accepted} accepted, {rejected} rejected");
     Ok(if rejected == 0 { Done::Good } else { Done::Faults })
+}
+
+/// A client that shows the token, where there is one.
+pub(crate) fn client(token_file: Option<&Path>) -> Result<reqwest::Client> {
+    let mut client = reqwest::Client::builder().timeout(Duration::from_secs(60));
+    if let Some(file) = token_file {
+        let token = std::fs::read_to_string(file)
+            .with_context(|| format!("the token file {} can't be read", file.display()))?;
+        let mut value = reqwest::header::HeaderValue::from_str(&format!("Bearer {}", token.trim()))?;
+        value.set_sensitive(true);
+        client = client.default_headers([(reqwest::header::AUTHORIZATION, value)].into_iter().collect());
+    }
+    Ok(client.build()?)
 }
 
 fn from_flags(emit: &Emit, kind: &str) -> Result<String> {
@@ -112,7 +117,7 @@ fn from_stdin() -> Result<Vec<String>> {
 }
 
 /// Sends one batch, waiting as told while Rebound is busy; answers a verdict an event.
-async fn send(client: &reqwest::Client, url: &str, batch: &[String]) -> Result<Vec<Value>> {
+pub(crate) async fn send(client: &reqwest::Client, url: &str, batch: &[String]) -> Result<Vec<Value>> {
     for _ in 0..10 {
         let request = client
             .post(format!("{}/v1/events", url.trim_end_matches('/')))

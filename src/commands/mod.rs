@@ -1,6 +1,7 @@
 //! The commands that do one thing and end.
 
 pub(crate) mod bench;
+pub(crate) mod channels;
 pub(crate) mod check;
 pub(crate) mod emit;
 pub(crate) mod log;
