@@ -5,7 +5,7 @@
 //! | 0 | done |
 //! | 1 | it did not work: the message says what, where and what to do |
 //! | 2 | the command line is wrong |
-//! | 3 | it ran, and found faults (`check`, `log verify`), or rejected some events (`emit`) |
+//! | 3 | it ran, and found faults (`check`, `log verify`, `channels test`), or rejected some events (`emit`) |
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -99,6 +99,9 @@ enum Command {
         #[arg(long)]
         print: bool,
     },
+    /// Look after notification channels: try one, and see and retry what could not be delivered.
+    #[command(subcommand)]
+    Channels(crate::commands::channels::ChannelsCommand),
     /// Send events to a running Rebound.
     Emit(crate::commands::emit::Emit),
     /// Approve, refuse, call off or pause recoveries of a running Rebound.
@@ -230,6 +233,7 @@ async fn run(cli: Cli) -> Result<Done> {
         Command::Up => crate::roles::run(common.settings()?, Role::ALL.to_vec()).await,
         Command::Run { roles } => crate::roles::run(common.settings()?, roles).await,
         Command::Check { file, print } => commands::check::check(&common.settings()?, file, print),
+        Command::Channels(command) => commands::channels::channels(&common.settings()?, command).await,
         Command::Emit(emit) => commands::emit::emit(emit).await,
         Command::Recovery(word) => commands::recovery::recovery(word).await,
         Command::Silence(command) => commands::window::silence(command, &common).await,

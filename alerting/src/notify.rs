@@ -179,7 +179,10 @@ impl Notifier {
                 let asked = self.failed.get(&data.dedup_key).filter(|(round, _)| *round == data.round);
                 if let Some((round, notice)) = asked.cloned() {
                     self.failed.remove(&data.dedup_key);
-                    let notice = Notice { round: round + 1, ..notice };
+                    let open =
+                        |alert: &AlertId| self.alerts.get(alert).is_some_and(|alert| alert.resolved_at.is_none());
+                    let over = notice.told().into_iter().map(|told| told.alert).filter(|alert| !open(alert)).collect();
+                    let notice = Notice { round: round + 1, over, ..notice };
                     let (dedup_key, channel) = (data.dedup_key.clone(), notice.channel.clone());
                     let planned = NotificationPlanned { dedup_key, channel, group: None, members: notice.told() };
                     // It is not counted as under way: what came after it need not wait for it a second time.

@@ -82,7 +82,7 @@ pub(crate) async fn deliver(target: &Target, lines: &[String]) -> Result<(usize,
 }
 
 /// A client that shows the token in the file, if there is one.
-pub(super) fn client(token_file: Option<&Path>) -> Result<reqwest::Client> {
+pub(crate) fn client(token_file: Option<&Path>) -> Result<reqwest::Client> {
     let mut client = reqwest::Client::builder().timeout(Duration::from_secs(60));
     if let Some(file) = token_file {
         let token = std::fs::read_to_string(file)
@@ -130,7 +130,7 @@ fn from_stdin() -> Result<Vec<String>> {
 }
 
 /// Sends one batch, waiting as told while Rebound is busy; answers a verdict an event.
-pub(super) async fn send(client: &reqwest::Client, url: &str, batch: &[String]) -> Result<Vec<Value>> {
+pub(crate) async fn send(client: &reqwest::Client, url: &str, batch: &[String]) -> Result<Vec<Value>> {
     for _ in 0..10 {
         let request = client
             .post(format!("{}/v1/events", url.trim_end_matches('/')))

@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod bench_probes;
+pub(crate) mod channels;
 pub(crate) mod check;
 pub(crate) mod emit;
 pub(crate) mod log;

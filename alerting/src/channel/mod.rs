@@ -270,4 +270,6 @@ impl Channel {
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_alertmanager;
+#[cfg(test)]
 mod tests_kinds;

@@ -52,11 +52,14 @@ pub(crate) fn requests(shape: &Shape, notice: &Notice) -> Vec<Request> {
         Shape::Slack => vec![Request::plain(slack_body(notice))],
         Shape::Teams => vec![Request::plain(teams_body(notice))],
         Shape::PagerDuty(key) => {
-            notice.singly().iter().map(|one| Request::plain(pagerduty_body(key.expose(), one))).collect()
+            notice.current().iter().map(|one| Request::plain(pagerduty_body(key.expose(), one))).collect()
         }
-        Shape::Opsgenie(_) => notice.singly().iter().map(opsgenie).collect(),
+        Shape::Opsgenie(_) => notice.current().iter().map(opsgenie).collect(),
         Shape::Alertmanager => {
-            let alerts = notice.singly().iter().map(alertmanager_alert).collect();
+            let alerts: Vec<Value> = notice.current().iter().map(alertmanager_alert).collect();
+            if alerts.is_empty() {
+                return Vec::new();
+            }
             vec![Request { path: Some("/api/v2/alerts".into()), ..Request::plain(Value::Array(alerts)) }]
         }
     }

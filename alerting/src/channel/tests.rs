@@ -37,6 +37,7 @@ pub(super) fn notice() -> Notice {
         at: DateTime::from_timestamp(1_772_000_030, 0).unwrap(),
         plan: None,
         round: 0,
+        over: Default::default(),
         members: Vec::new(),
     }
 }

@@ -145,6 +145,20 @@ fn an_alertmanager_knows_the_resolve_by_the_labels_of_the_raise() {
 }
 
 #[test]
+fn a_late_retry_opens_nothing_again() {
+    let over = [AlertId::new("alr-1").unwrap(), AlertId::new("alr-2").unwrap()].into();
+    let late = Notice { over, round: 1, ..group() };
+    for shape in [Shape::PagerDuty(key()), Shape::Opsgenie(key())] {
+        let left = requests(&shape, &late);
+        assert_eq!(left.len(), 1, "the resolve of db, and not the raise of api: {left:?}");
+    }
+    assert_eq!(only(&Shape::Alertmanager, &late).body[0]["labels"]["service"], "db");
+    let raise = Notice { over: late.over.clone(), ..told(Transition::Raised) };
+    assert_eq!(requests(&Shape::Alertmanager, &raise), []);
+    assert_eq!(requests(&Shape::Slack, &raise).len(), 1, "people are told what they missed");
+}
+
+#[test]
 fn a_webhook_is_told_all_members_of_a_group() {
     let body = only(&Shape::Rebound, &group()).body;
     let members: Vec<_> = body["members"].as_array().unwrap().iter().map(|m| m["transition"].clone()).collect();

@@ -1,5 +1,7 @@
 //! One message to one channel, and the key that every attempt at it carries.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use rebound_schemas::event::{NotificationFailed, NotificationPlanned, NotificationSent, Severity, Told, Transition};
 use rebound_schemas::{
@@ -47,6 +49,8 @@ pub struct Notice {
     pub plan: Option<PlanVersion>,
     /// How often it was retried by hand.
     pub round: u32,
+    /// Alerts that had resolved before this retry: a receiver that keeps alerts must not open them again.
+    pub over: BTreeSet<AlertId>,
     /// Everything that it tells, in order, when that is more than one transition.
     pub members: Vec<Member>,
 }
@@ -85,7 +89,16 @@ impl Notice {
         }
     }
 
-    /// A notice a transition, for receivers that keep a state for each alert. They share this one's key.
+    /// What a receiver that keeps an alert of its own is told: [`Self::singly`], without what would open an alert
+    /// again that is over. All of a late retry may be that; then the receiver's alerts are as they should be.
+    #[must_use]
+    pub fn current(&self) -> Vec<Self> {
+        let mut all = self.singly();
+        all.retain(|one| one.transition == Transition::Resolved || !self.over.contains(&one.alert));
+        all
+    }
+
+    /// A notice a transition. They share this one's key.
     #[must_use]
     pub fn singly(&self) -> Vec<Self> {
         if self.members.is_empty() {
@@ -107,6 +120,37 @@ impl Notice {
             ..self.clone()
         };
         self.members.iter().map(single).collect()
+    }
+
+    /// A notice that is clearly a test: `id` tells it from other tests, `transition` is raised, or resolved to end it.
+    #[must_use]
+    pub fn test(channel: &ChannelId, id: &str, transition: Transition, now: DateTime<Utc>) -> Self {
+        let name = format!("rebound-test-{id}");
+        let alert = AlertId::new(&name).unwrap_or_else(|_| AlertId::new("rebound-test").expect("a literal id"));
+        let incident =
+            IncidentId::new(&name).unwrap_or_else(|_| IncidentId::new("rebound-test").expect("a literal id"));
+        let what = if transition == Transition::Resolved { "the test is over" } else { "nothing has failed" };
+        Self {
+            dedup_key: dedup_key(&alert, transition, 0, channel),
+            alert,
+            incident,
+            channel: channel.clone(),
+            transition,
+            repeat: 0,
+            service: ServiceId::new("rebound-test").expect("a literal id"),
+            policy: PolicyId::new("rebound-test").expect("a literal id"),
+            severity: Severity::Info,
+            title: format!("TEST from Rebound: {what}"),
+            reason: format!(
+                "Somebody tried the channel {channel} with `rebound channels test`. There is nothing to do."
+            ),
+            first_failure_at: now,
+            at: now,
+            plan: None,
+            round: 0,
+            over: BTreeSet::new(),
+            members: Vec::new(),
+        }
     }
 
     /// The event that says the channel took it, at attempt number `attempt` (from 1).
@@ -204,6 +248,7 @@ impl Notifier {
             at: member.at,
             plan: event.plan.clone(),
             round: 0,
+            over: BTreeSet::new(),
             members: Vec::new(),
         }
     }

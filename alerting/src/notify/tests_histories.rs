@@ -69,7 +69,10 @@ enum Act {
         acknowledged: bool,
     },
     Redeliver(usize),
-    Restart,
+    /// A restart, which reads one partition (here: service) after the other, or as it was written.
+    Restart {
+        by_partition: bool,
+    },
     Wait(i64),
 }
 
@@ -80,7 +83,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => (0..5_usize).prop_map(Act::Acknowledge),
         4 => (any::<bool>(), any::<bool>()).prop_map(|(taken, acknowledged)| Act::Deliver { taken, acknowledged }),
         2 => (0..64_usize).prop_map(Act::Redeliver),
-        2 => Just(Act::Restart),
+        2 => any::<bool>().prop_map(|by_partition| Act::Restart { by_partition }),
         4 => (1..50_i64).prop_map(Act::Wait),
     ];
     prop::collection::vec(act, 1..60)
@@ -179,9 +182,13 @@ impl World {
                     self.notifier.fold(&event);
                 }
             }
-            Act::Restart => {
+            Act::Restart { by_partition } => {
                 self.notifier = Notifier::new(self.plan.clone());
-                self.log.iter().for_each(|event| self.notifier.fold(event));
+                let mut log = self.log.clone();
+                if *by_partition {
+                    log.sort_by(|a, b| a.subject.cmp(&b.subject));
+                }
+                log.iter().for_each(|event| self.notifier.fold(event));
             }
             Act::Wait(seconds) => self.second += seconds,
             Act::Fail(_) => {}
@@ -229,6 +236,11 @@ proptest! {
         // What was settled is let go of.
         prop_assert_eq!(world.notifier.alerts.len(), world.raised.iter().filter(|(.., resolved)| !resolved).count());
         prop_assert!(world.notifier.messages.is_empty());
+        // What was told is not due again, should anything but its settling be redelivered.
+        let settles = |event: &Event| matches!(event.data, EventData::NotificationSent(_));
+        world.log.clone().iter().filter(|event| !settles(event)).for_each(|event| world.notifier.fold(event));
+        world.plan();
+        prop_assert_eq!(world.notifier.due(), vec![]);
     }
 }
 
@@ -287,13 +299,16 @@ fn a_message_that_was_given_up_can_be_retried_under_its_key() {
     world.append(retried(0));
     let again = world.notifier.due();
     assert_eq!((again.len(), &again[0].dedup_key, again[0].round), (1, &due[0].dedup_key, 1));
+    assert!(again[0].over.is_empty(), "its alert is open still");
     let failed = again[0].failed(5, "refused".into(), at(1003));
     assert_eq!(failed.id.as_str(), format!("{}:failed:1", due[0].dedup_key));
     world.append(failed);
     world.append(retried(0));
     assert!(world.notifier.due().is_empty(), "redelivered: the first retry is over");
+    world.act(&Act::Resolve(3));
     world.append(retried(1));
     let again = world.notifier.due();
+    assert_eq!(again[0].over.len(), 1, "it is over now");
     world.append(again[0].sent(1, at(1004)));
     world.append(retried(1));
     assert!(world.notifier.due().is_empty());

@@ -99,6 +99,9 @@ impl Plan {
         for validation in self.validations.values() {
             line(format_args!("validation {}", validation.explain()));
         }
+        if !self.routes.is_empty() {
+            line(format_args!("routes decide who is told; the channels of a policy are told where none matches:"));
+        }
         for told in self.explain_routes() {
             line(format_args!("{told}"));
         }
@@ -196,9 +199,10 @@ impl Plan {
                 found.push(format!("policy.{}.notify: nobody is told of its alerts", policy.id));
             }
         }
-        let routed = self.routed_channels();
         for channel in self.channels.keys() {
-            if !self.policies.values().any(|policy| policy.notify.contains(channel)) && !routed.contains(&channel) {
+            if !self.policies.values().any(|policy| policy.notify.contains(channel))
+                && self.routes_to(channel).is_empty()
+            {
                 found.push(format!("channel.{channel}: no route and no policy notifies it"));
             }
         }

@@ -471,6 +471,30 @@ pub enum ChannelKind {
     Log,
 }
 
+impl ChannelKind {
+    /// The kind as the plan writes it.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Webhook { .. } => "webhook",
+            Self::Slack { .. } => "slack",
+            Self::Teams { .. } => "teams",
+            Self::PagerDuty { .. } => "pagerduty",
+            Self::Opsgenie { .. } => "opsgenie",
+            Self::Alertmanager { .. } => "alertmanager",
+            Self::Command { .. } => "command",
+            Self::Email { .. } => "email",
+            Self::Log => "log",
+        }
+    }
+
+    /// Whether the receiver keeps an alert of its own, which is opened, acknowledged and closed.
+    #[must_use]
+    pub fn keeps_alerts(&self) -> bool {
+        matches!(self, Self::PagerDuty { .. } | Self::Opsgenie { .. } | Self::Alertmanager { .. })
+    }
+}
+
 /// How an SMTP connection is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MailTls {

@@ -302,17 +302,20 @@ impl Plan {
         format!("go to {}", told.collect::<Vec<_>>().join(", and to "))
     }
 
-    /// Every channel that some route tells.
-    pub(super) fn routed_channels(&self) -> Vec<&ChannelId> {
-        fn gather<'r>(routes: &'r [Route], all: &mut Vec<&'r ChannelId>) {
+    /// The routes that tell a channel, at once or by a step of their escalation.
+    #[must_use]
+    pub fn routes_to(&self, channel: &ChannelId) -> Vec<&Route> {
+        fn gather<'r>(routes: &'r [Route], channel: &ChannelId, found: &mut Vec<&'r Route>) {
             for route in routes {
-                all.extend(&route.channels);
-                all.extend(route.escalation.iter().flat_map(|step| &step.channels));
-                gather(&route.routes, all);
+                let later = route.escalation.iter().any(|step| step.channels.contains(channel));
+                if later || route.channels.contains(channel) {
+                    found.push(route);
+                }
+                gather(&route.routes, channel, found);
             }
         }
-        let mut all = Vec::new();
-        gather(&self.routes, &mut all);
-        all
+        let mut found = Vec::new();
+        gather(&self.routes, channel, &mut found);
+        found
     }
 }

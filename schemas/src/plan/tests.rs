@@ -297,3 +297,78 @@ fn a_procedure_says_what_it_does() {
         "v (data): after recoveries of service web, run /bin/x, or the recovery failed"
     );
 }
+
+/// Alertmanager's rules: the first match, on as long as a route says so, children before their parent, who is
+/// what they leave out.
+#[test]
+fn routes_are_taken_as_in_alertmanager() {
+    let plan = Plan::parse(ROUTES, "plan.toml").unwrap_or_else(|errors| panic!("{errors}"));
+    let taken = |service: &str, severity| -> Vec<(String, Vec<String>)> {
+        let service: ServiceId = service.parse().unwrap();
+        let routes = plan.routes_of(&service, &"default".parse().unwrap(), severity);
+        let names = |route: &&Route| route.channels.iter().map(ToString::to_string).collect();
+        routes.iter().map(|route| (route.path.clone(), names(route))).collect()
+    };
+    let one = |path: &str, channels: &[&str]| (path.to_owned(), channels.iter().map(|c| (*c).to_owned()).collect());
+    let audit = one("route.audit", &["log"]);
+    assert_eq!(taken("db", Severity::Critical), [audit.clone(), one("route[2].route[1]", &["pager"])]);
+    assert_eq!(taken("web", Severity::Critical), [audit.clone(), one("route[2]", &["chat"])]);
+    assert_eq!(taken("web", Severity::Info), [audit.clone(), one("route[3]", &[])], "nobody, as written");
+    assert_eq!(taken("db", Severity::Warning), [audit], "and not by the policy, since a route matched");
+    let nested = &plan.routes()[1].routes[0];
+    let wait = Duration::from_secs(30);
+    let by = vec![GroupBy::Site];
+    assert_eq!(nested.grouping, Some(Grouping { by, wait, interval: Duration::from_secs(60) }), "inherited");
+    assert_eq!((nested.repeat, nested.escalation.len()), (Some(Duration::from_secs(3600)), 1));
+    let told = plan.explain_routes();
+    assert_eq!(
+        told,
+        [
+            "critical alerts of tier-1 services under policy default go to log (route.audit), and to pager \
+             (route[2].route[1], grouped after 30s, then every 1m at most, again every 1h, to chat if nobody takes \
+             it in 15m)",
+            "critical alerts of web go to log (route.audit), and to chat (route[2], grouped after 30s, then every 1m \
+             at most, again every 4h)",
+        ]
+    );
+}
+
+const ROUTES: &str = r#"
+[[channel]]
+id = "log"
+kind = "log"
+[[channel]]
+id = "chat"
+kind = "log"
+[[channel]]
+id = "pager"
+kind = "log"
+[[route]]
+id = "audit"
+channels = ["log"]
+continue = true
+[[route]]
+severities = ["critical"]
+channels = ["chat"]
+group_by = ["site"]
+group_interval = "1m"
+repeat_interval = "4h"
+[[route.route]]
+services = ["db"]
+channels = ["pager"]
+repeat_interval = "1h"
+[[route.route.escalation]]
+after = "15m"
+channels = ["chat"]
+[[route]]
+severities = ["info"]
+channels = []
+[[service]]
+id = "db"
+[[service.probe]]
+tcp = "127.0.0.1:1"
+[[service]]
+id = "web"
+[[service.probe]]
+tcp = "127.0.0.1:2"
+"#;
