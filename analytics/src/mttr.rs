@@ -14,7 +14,8 @@ use rebound_schemas::incident::{Incident, Record};
 use rebound_schemas::plan::Plan;
 use serde::Serialize;
 
-use crate::stats::{Attainment, KaplanMeier, Observation, Summary};
+use crate::stats::{Attainment, Summary};
+use crate::survival::{KaplanMeier, Observation};
 
 /// Seed of the confidence intervals: the same history always shows the same figures.
 pub const SEED: u64 = 0x5eed;

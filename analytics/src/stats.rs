@@ -1,7 +1,10 @@
-//! The statistics behind every published figure, each defined once: quantiles, means, intervals, survival, shares.
+//! The statistics behind every published figure, each defined once: quantiles, means, intervals, shares. What waits
+//! is in [`survival`](crate::survival), what changes over time in [`series`](crate::series), what differs between two
+//! samples in [`comparison`](crate::comparison).
 //!
 //! All of it is pure: values in, figures out, the seed an argument. Values are seconds wherever they are times.
-//! A figure that does not exist (nothing to count) is `None`, never NaN and never 0.
+//! A figure that does not exist (nothing to count) is `None`, never NaN and never 0. Logarithms, exponentials and
+//! the normal distribution come from `libm` and not from the platform, so that a figure is the same on every machine.
 
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -12,7 +15,7 @@ const RESAMPLES: usize = 2_000;
 /// Samples larger than this get the interval that the bootstrap converges to, instead of resampling.
 const RESAMPLE_UP_TO: usize = 5_000;
 /// Two-sided 95 % point of the normal distribution.
-const Z_95: f64 = 1.959_963_984_540_054;
+pub(crate) const Z_95: f64 = 1.959_963_984_540_054;
 
 /// A sample as it is always published: the mean only beside the others.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -102,7 +105,7 @@ pub fn geometric_mean(values: &[f64]) -> Option<f64> {
         return None;
     }
     // ln 0 is −∞, whose mean is −∞, whose exponential is 0.
-    mean(&values.iter().map(|v| v.ln()).collect::<Vec<_>>()).map(f64::exp)
+    mean(&values.iter().map(|v| libm::log(*v)).collect::<Vec<_>>()).map(libm::exp)
 }
 
 /// A 95 % confidence interval of the median of ascending values: percentile bootstrap (Efron 1979) with
@@ -139,72 +142,48 @@ fn resampled_median(sorted: &[f64], draws: &mut [usize], random: &mut impl Rng) 
     }
 }
 
-/// One subject of a survival analysis.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Observation {
-    /// How long it was watched.
-    pub time: f64,
-    /// Whether what was waited for happened then; otherwise it is right-censored: it was still waiting.
-    pub happened: bool,
+/// The chance that a standard normal variable is further from 0 than `z`: the two-sided p-value.
+#[must_use]
+pub fn normal_two_sided(z: f64) -> f64 {
+    libm::erfc(z.abs() / std::f64::consts::SQRT_2)
 }
 
-/// One step of a survival curve.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Survival {
-    /// When something happened.
-    pub time: f64,
-    /// Watched until at least then.
-    pub at_risk: usize,
-    /// How many it happened to.
-    pub events: usize,
-    /// Share that is still waiting after it.
-    pub survival: f64,
+/// The chance that a chi-squared variable with one degree of freedom is above `x`.
+#[must_use]
+pub fn chi_squared_above(x: f64) -> f64 {
+    normal_two_sided(x.max(0.0).sqrt())
 }
 
-/// The product-limit estimate of Kaplan & Meier (1958): how long until something happens, when for some it has not
-/// happened yet. A subject censored at the time of an event counts as at risk in it.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct KaplanMeier {
-    steps: Vec<Survival>,
+/// So many of so many, with the 95 % score interval of Wilson (1927), which holds for few and for extreme ones too.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Proportion {
+    /// How many of them.
+    pub part: usize,
+    /// Of how many.
+    pub whole: usize,
+    /// part ÷ whole, 0 to 1; `None` of nothing.
+    pub share: Option<f64>,
+    /// Lower end of its interval.
+    pub low: Option<f64>,
+    /// Upper end of it.
+    pub high: Option<f64>,
 }
 
-impl KaplanMeier {
-    /// Fits the curve; observations whose time is no finite number are left out.
+impl Proportion {
+    /// `part` of `whole`; a part larger than the whole is the whole.
     #[must_use]
-    pub fn fit(observations: &[Observation]) -> Self {
-        let mut ordered: Vec<_> = observations.iter().copied().filter(|o| o.time.is_finite()).collect();
-        ordered.sort_unstable_by(|a, b| a.time.total_cmp(&b.time));
-        let (mut survival, mut at_risk) = (1.0, ordered.len());
-        let mut steps = Vec::new();
-        for tied in ordered.chunk_by(|a, b| a.time == b.time) {
-            let events = tied.iter().filter(|o| o.happened).count();
-            if events > 0 {
-                survival *= 1.0 - events as f64 / at_risk as f64;
-                steps.push(Survival { time: tied[0].time, at_risk, events, survival });
-            }
-            at_risk -= tied.len();
+    pub fn of(part: usize, whole: usize) -> Self {
+        if whole == 0 {
+            return Self::default();
         }
-        Self { steps }
-    }
-
-    /// The curve, in time order.
-    #[must_use]
-    pub fn steps(&self) -> &[Survival] {
-        &self.steps
-    }
-
-    /// Share that is still waiting after `time`.
-    #[must_use]
-    pub fn survival(&self, time: f64) -> f64 {
-        let after = self.steps.partition_point(|step| step.time <= time);
-        after.checked_sub(1).map_or(1.0, |last| self.steps[last].survival)
-    }
-
-    /// The first time after which at most half are still waiting; `None` while more are.
-    #[must_use]
-    pub fn median(&self) -> Option<f64> {
-        // A product of fractions that is one half by hand may be a hair above it in binary.
-        self.steps.iter().find(|step| step.survival <= 0.5 + 1e-12).map(|step| step.time)
+        let part = part.min(whole);
+        let (n, p, z2) = (whole as f64, part as f64 / whole as f64, Z_95 * Z_95);
+        let middle = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
+        let half = Z_95 / (1.0 + z2 / n) * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
+        // At the ends the formula is exact, and rounding must not lead beyond them.
+        let low = if part == 0 { 0.0 } else { (middle - half).max(0.0) };
+        let high = if part == whole { 1.0 } else { (middle + half).min(1.0) };
+        Self { part, whole, share: Some(p), low: Some(low), high: Some(high) }
     }
 }
 
@@ -273,7 +252,13 @@ impl Attainment {
     /// Met ÷ (recovered + open past it); `None` of nothing.
     #[must_use]
     pub fn share(&self) -> Option<f64> {
-        share(self.met as f64, (self.recovered + self.open_past) as f64)
+        self.proportion().share
+    }
+
+    /// The same with its interval.
+    #[must_use]
+    pub fn proportion(&self) -> Proportion {
+        Proportion::of(self.met, self.recovered + self.open_past)
     }
 }
 
@@ -342,33 +327,34 @@ mod tests {
         assert!((low - 4902.0).abs() < 0.2 && (high - 5098.0).abs() < 0.2, "{low} {high}");
     }
 
-    /// Remission times in weeks of the 6-mercaptopurine arm of Freireich et al. (1963), 12 of 21 censored.
+    /// scipy.stats.binomtest(k, n).proportion_ci(method="wilson"), and scipy.stats.norm.sf and chi2.sf.
     #[test]
-    fn kaplan_meier_gives_the_published_figures() {
-        let happened = [6.0, 6.0, 6.0, 7.0, 10.0, 13.0, 16.0, 22.0, 23.0];
-        let censored = [6.0, 9.0, 10.0, 11.0, 17.0, 19.0, 20.0, 25.0, 32.0, 32.0, 34.0, 35.0];
-        let observations: Vec<_> = (happened.map(|time| Observation { time, happened: true }).into_iter())
-            .chain(censored.map(|time| Observation { time, happened: false }))
-            .collect();
-        let curve = KaplanMeier::fit(&observations);
-        for (time, expected) in [(5.9, 1.0), (6.0, 0.8571), (10.0, 0.7529), (22.0, 0.5378), (23.0, 0.4482)] {
-            assert!((curve.survival(time) - expected).abs() < 5e-5, "S({time}) = {}", curve.survival(time));
+    fn shares_and_chances_are_those_of_scipy() {
+        for (part, whole, low, high) in [
+            (0, 10, 0.0, 0.277_532_799_862_889_26),
+            (8, 10, 0.490_162_471_536_641_8, 0.943_317_848_545_624_8),
+            (10, 10, 0.722_467_200_137_110_9, 1.0),
+            (81, 263, 0.255_288_519_878_274_2, 0.366_209_576_982_800_04),
+            (15, 148, 0.062_386_399_530_736_29, 0.160_487_241_723_308_03),
+        ] {
+            let found = Proportion::of(part, whole);
+            near(found.low, low);
+            near(found.high, high);
         }
-        assert_eq!(curve.median(), Some(23.0));
-        let at_risk: Vec<_> = curve.steps().iter().map(|step| (step.time, step.at_risk, step.events)).collect();
-        let published = [(6.0, 21, 3), (7.0, 17, 1), (10.0, 15, 1), (13.0, 12, 1), (16.0, 11, 1), (22.0, 7, 1)];
-        assert_eq!(at_risk[..6], published);
-    }
-
-    #[test]
-    fn survival_without_events_has_no_median() {
-        let open = [Observation { time: 5.0, happened: false }; 3];
-        let curve = KaplanMeier::fit(&open);
-        assert_eq!((curve.median(), curve.survival(9.0)), (None, 1.0));
-        assert_eq!(KaplanMeier::fit(&[]).median(), None);
-        // ¾ · ⅔ = ½: exactly half are left.
-        let four = [1.0, 2.0, 3.0, 4.0].map(|time| Observation { time, happened: true });
-        assert_eq!(KaplanMeier::fit(&four).median(), Some(2.0));
+        assert_eq!(Proportion::of(0, 0), Proportion::default());
+        for (z, p) in
+            [(0.5, 0.617_075_077_451_973_8), (-1.96, 0.049_995_790_296_440_87), (4.12807, 3.658_207_616_017_484e-5)]
+        {
+            near(Some(normal_two_sided(z)), p);
+        }
+        assert!((normal_two_sided(8.0) / 1.244_192_114_854_348e-15 - 1.0).abs() < 1e-9);
+        for (x, p) in
+            [(0.1, 0.751_829_634_045_849_2), (3.84, 0.050_043_521_248_705_19), (16.79, 4.175_275_138_919_787e-5)]
+        {
+            near(Some(chi_squared_above(x)), p);
+        }
+        // scipy.stats.gmean
+        near(geometric_mean(&[0.5, 2.0, 8.0, 120.0, 3600.0]), 20.310_225_567_949_626);
     }
 
     #[test]
@@ -399,13 +385,6 @@ mod tests {
             prop_assert!(s.min <= s.median && s.median <= s.p90 && s.p90 <= s.p95 && s.p95 <= s.max);
             prop_assert!(s.median_low <= s.median_high && s.min <= s.median_low && s.median_high <= s.max);
             prop_assert!(s.geometric_mean <= s.mean * (1.0 + 1e-9), "geometric mean above the mean");
-        }
-
-        #[test]
-        fn without_censoring_survival_is_the_share_above(values in prop::collection::vec(0..50u32, 1..60), at in 0..50u32) {
-            let all: Vec<_> = values.iter().map(|v| Observation { time: f64::from(*v), happened: true }).collect();
-            let above = values.iter().filter(|v| **v > at).count() as f64 / values.len() as f64;
-            prop_assert!((KaplanMeier::fit(&all).survival(f64::from(at)) - above).abs() < 1e-9);
         }
     }
 }
