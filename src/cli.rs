@@ -125,15 +125,17 @@ enum Command {
         /// Write here instead of standard output.
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
+        /// As the log was known then: later events and corrections are left out, and open incidents last until then.
+        #[arg(long, value_name = "TIME")]
+        as_of: Option<String>,
     },
-    /// Recovery times by service, or their trend.
-    Mttr {
-        /// A trend by week (`1w`), month (`1mo`) or any such length instead of one row a service.
-        #[arg(long, value_name = "LENGTH")]
-        every: Option<String>,
-        #[arg(short, long, value_enum, default_value = "table")]
-        output: Output,
-    },
+    /// Recovery statistics: times, success and objectives, availability, impact; for all incidents or by group.
+    #[command(visible_alias = "mttr")]
+    Stats(crate::commands::stats::Stats),
+    /// Is recovery getting faster: times by period, slope, change point.
+    Trend(crate::commands::stats::Trend),
+    /// Did it help: recovery times before and after an improvement or a date.
+    Compare(crate::commands::stats::Compare),
     /// Look after the event log.
     #[command(subcommand)]
     Log(crate::commands::log::LogCommand),
@@ -238,8 +240,12 @@ async fn run(cli: Cli) -> Result<Done> {
         Command::Recovery(word) => commands::recovery::recovery(word).await,
         Command::Silence(command) => commands::window::silence(command, &common).await,
         Command::Maintenance(command) => commands::window::maintenance(command, &common).await,
-        Command::Sql { query, output, to } => commands::sql::sql(&common.settings()?, &query, output, to).await,
-        Command::Mttr { every, output } => commands::sql::mttr(&common.settings()?, every, output).await,
+        Command::Sql { query, output, to, as_of } => {
+            commands::sql::sql(&common.settings()?, &query, output, to, as_of).await
+        }
+        Command::Stats(stats) => commands::stats::stats(&common.settings()?, stats).await,
+        Command::Trend(trend) => commands::stats::trend(&common.settings()?, trend).await,
+        Command::Compare(compare) => commands::stats::compare(&common.settings()?, compare).await,
         Command::Log(command) => commands::log::log(&common.settings()?, command).await,
         Command::Dlq(command) => commands::log::dlq(&common.settings()?, command).await,
         Command::Demo(demo) => demo::demo(demo, common.settings()?).await,

@@ -74,6 +74,11 @@ const PURE: &[&str] = &[
     "analytics/src/survival.rs",
     "analytics/src/series.rs",
     "analytics/src/comparison.rs",
+    "analytics/src/spans.rs",
+    "analytics/src/observed.rs",
+    "analytics/src/surroundings.rs",
+    "analytics/src/report.rs",
+    "analytics/src/trend.rs",
 ];
 
 #[test]

@@ -1,23 +1,30 @@
 //! Figures: projections of the event log, recovery statistics, SQL.
 //!
 //! Reading order: [`stats`] defines every figure, with [`survival`] for what still waits, [`series`] for what changes
-//! and [`comparison`] for what differs; [`mttr`] applies them to the incident fold, [`tables`] lists what
-//! SQL sees, [`projections`] turns the fold into those tables, `follow` reads what is new in the log, `guard` says
-//! what may be asked, [`session`] answers, [`output`] writes the answer. [`trend`] is the fold over time, by way of
-//! [`frame`], the crossing to Polars.
+//! and [`comparison`] for what differs; [`mttr`] applies them to the incident fold, and [`report`] to groups of
+//! incidents, with [`surroundings`] (deployments, drills, backups, measurements) and [`observed`] (availability, by
+//! way of [`spans`]). [`trend`] is the fold over time, by way of [`frame`], the crossing to Polars. [`tables`] lists
+//! what SQL sees, [`projections`] turns the fold into those tables, [`functions`] gives SQL the statistics, `follow`
+//! and `gather` read the log, `guard` says what may be asked, [`session`] answers, [`output`] writes the answer.
 
 pub mod comparison;
 #[cfg(test)]
 mod fixture;
 mod follow;
 pub mod frame;
+pub mod functions;
+mod gather;
 mod guard;
 pub mod mttr;
+pub mod observed;
 pub mod output;
 pub mod projections;
+pub mod report;
 pub mod series;
 pub mod session;
+pub mod spans;
 pub mod stats;
+pub mod surroundings;
 pub mod survival;
 pub mod tables;
 pub mod trend;

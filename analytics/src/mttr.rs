@@ -24,18 +24,31 @@ pub const SEED: u64 = 0x5eed;
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Mttr {
     /// t3 − t0 of those that recovered: **the** MTTR.
+    #[serde(rename = "time_to_recover_seconds")]
     pub recover: Option<Summary>,
     /// Kaplan–Meier median of t3 − t0 with open incidents censored; `None` while more than half are open.
+    #[serde(rename = "survival_median_seconds")]
     pub survival_median: Option<f64>,
+    /// Lower end of that median's 95 % confidence interval; `None` where it is open.
+    #[serde(rename = "survival_median_low_seconds")]
+    pub survival_low: Option<f64>,
+    /// Upper end of it; `None` where it is open, as it is while too few have recovered.
+    #[serde(rename = "survival_median_high_seconds")]
+    pub survival_high: Option<f64>,
     /// t1 − t0.
+    #[serde(rename = "time_to_detect_seconds")]
     pub detect: Option<Summary>,
     /// t2 − t1 where a person was first to act.
+    #[serde(rename = "time_to_acknowledge_human_seconds")]
     pub acknowledge_human: Option<Summary>,
     /// t2 − t1 where automation was first to act.
+    #[serde(rename = "time_to_acknowledge_automated_seconds")]
     pub acknowledge_automated: Option<Summary>,
     /// t3 − t1.
+    #[serde(rename = "detected_to_recovered_seconds")]
     pub recover_from_detection: Option<Summary>,
     /// t4 − t1.
+    #[serde(rename = "detected_to_resolved_seconds")]
     pub close: Option<Summary>,
     /// Attainment of the plan's recovery time objectives, of services that the plan knows.
     pub rto: Attainment,
@@ -76,6 +89,18 @@ pub fn seconds(span: TimeDelta) -> f64 {
     span.num_microseconds().unwrap_or(i64::MAX) as f64 / 1e6
 }
 
+/// How long an incident lasted or, censored, has lasted by `now`; `None` of an impossible one.
+fn observe(incident: &Incident, now: DateTime<Utc>) -> Option<Observation> {
+    Some(Observation { time: seconds(incident.lasted(now)?), happened: incident.recovered_at.is_some() })
+}
+
+/// The recovery times, in seconds, of incidents that count, open ones censored at `now`.
+#[must_use]
+pub fn observations<'a>(incidents: impl IntoIterator<Item = &'a Incident>, now: DateTime<Utc>) -> Vec<Observation> {
+    let counted = incidents.into_iter().filter(|incident| !incident.is_excluded());
+    counted.filter_map(|incident| observe(incident, now)).collect()
+}
+
 impl Mttr {
     /// The figures of these incidents as of `now`, with each service's recovery time objective.
     #[must_use]
@@ -83,6 +108,17 @@ impl Mttr {
         incidents: impl IntoIterator<Item = &'a Incident>,
         rto: impl Fn(&ServiceId) -> Option<Duration>,
         now: DateTime<Utc>,
+    ) -> Self {
+        Self::seeded(incidents, rto, now, SEED)
+    }
+
+    /// The same with a seed of one's own for the intervals.
+    #[must_use]
+    pub fn seeded<'a>(
+        incidents: impl IntoIterator<Item = &'a Incident>,
+        rto: impl Fn(&ServiceId) -> Option<Duration>,
+        now: DateTime<Utc>,
+        seed: u64,
     ) -> Self {
         let mut figures = Self::default();
         let mut observations = Vec::new();
@@ -92,13 +128,13 @@ impl Mttr {
                 figures.excluded += 1;
                 continue;
             }
-            let Some(lasted) = incident.lasted(now).map(seconds) else {
+            let Some(observation) = observe(incident, now) else {
                 figures.impossible += 1;
                 continue;
             };
-            let recovered = incident.recovered_at.is_some();
+            let Observation { time: lasted, happened: recovered } = observation;
             figures.open += usize::from(!recovered);
-            observations.push(Observation { time: lasted, happened: recovered });
+            observations.push(observation);
             if let Some(objective) = rto(&incident.service) {
                 figures.rto.count(lasted, recovered, objective.as_secs_f64());
             }
@@ -116,14 +152,16 @@ impl Mttr {
             }
         }
         let [recover, detect, human, automated, from_detection, close] =
-            samples.map(|sample| Summary::of(&sample, SEED));
+            samples.map(|sample| Summary::of(&sample, seed));
         figures.recover = recover;
         figures.detect = detect;
         figures.acknowledge_human = human;
         figures.acknowledge_automated = automated;
         figures.recover_from_detection = from_detection;
         figures.close = close;
-        figures.survival_median = KaplanMeier::fit(&observations).median();
+        let curve = KaplanMeier::fit(&observations);
+        figures.survival_median = curve.median();
+        (figures.survival_low, figures.survival_high) = curve.median_interval();
         figures
     }
 }

@@ -71,10 +71,7 @@ pub fn incidents(record: &Record, plan: Option<&Plan>, now: DateTime<Utc>) -> Re
         span(&rows, move |row| if row.is_excluded() { None } else { get(row) })
     };
     let lasted = |row: &Incident| row.lasted(now).filter(|_| !row.is_excluded()).map(seconds);
-    let rto_met = |row: &Incident| {
-        let met = lasted(row)? <= rto(row)?;
-        (row.recovered_at.is_some() || !met).then_some(met)
-    };
+    let rto_met = |row: &Incident| crate::stats::rto_met(lasted(row)?, row.recovered_at.is_some(), rto(row)?);
     let correction = |row: &Incident| row.correction.clone();
     let columns = vec![
         text(&rows, |row| Some(row.id.as_str())),

@@ -15,6 +15,7 @@ use chrono::{DateTime, Utc};
 use datafusion::catalog::{
     MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider, TableProvider, view::ViewTable,
 };
+use datafusion::common::ScalarValue;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::error::DataFusionError;
@@ -27,7 +28,8 @@ use datafusion::prelude::{DataFrame, SQLOptions, SessionConfig};
 use datafusion::sql::parser::Statement;
 use deltalake::DeltaTableError;
 use futures::StreamExt;
-use rebound_schemas::incident::Record;
+use futures::future::BoxFuture;
+use rebound_schemas::incident::{Incident, Record};
 use rebound_schemas::plan::Plan;
 use rebound_schemas::table::ReadError;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -35,8 +37,10 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use crate::follow::{Follower, Repeats};
+use crate::observed::{Breaks, Observed};
+use crate::surroundings::Surroundings;
 use crate::tables::{TABLES, Table};
-use crate::{guard, projections};
+use crate::{functions, gather, guard, observed, projections};
 
 /// Why a query has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -201,6 +205,52 @@ impl Session {
         follower.record().await
     }
 
+    /// The incident fold as the log was known at a time: of what had been taken in until then, corrections included.
+    ///
+    /// # Errors
+    /// As [`Session::record`].
+    pub async fn record_as_of(&self, known_at: DateTime<Utc>) -> Result<Record, SqlError> {
+        let shared = self.shared.clone();
+        self.run(async move { shared.record_as_of(known_at).await }).await
+    }
+
+    /// What surrounds these incidents, as known at a time or, without one, now.
+    ///
+    /// # Errors
+    /// As [`Session::query`].
+    pub async fn surroundings(
+        &self,
+        incidents: &[Incident],
+        known_at: Option<DateTime<Utc>>,
+    ) -> Result<Surroundings, SqlError> {
+        let query = gather::events_of(Surroundings::KINDS, known_at);
+        let init = Surroundings::around(incidents);
+        self.gather(query, init, |around, batch| gather::each_event(batch, |event| around.evolve(event))).await
+    }
+
+    /// When each service was observed, as known at a time or, without one, now: from a probe until the next, but not
+    /// longer than the silence after which its policy calls it unobserved.
+    ///
+    /// # Errors
+    /// As [`Session::query`].
+    pub async fn observed(&self, known_at: Option<DateTime<Utc>>) -> Result<Observed, SqlError> {
+        let plan = self.shared.plan.as_deref();
+        let query = gather::breaks(observed::least_silence(plan), known_at);
+        let breaks = self.gather(query, Breaks::default(), gather::each_break).await?;
+        Ok(Observed::of(breaks, plan))
+    }
+
+    /// Folds the batches of an internal query, one at a time, under the same limits of memory and time as SQL.
+    async fn gather<T: Send + 'static>(
+        &self,
+        sql: String,
+        init: T,
+        step: fn(&mut T, &RecordBatch) -> Result<(), SqlError>,
+    ) -> Result<T, SqlError> {
+        let shared = self.shared.clone();
+        self.run(async move { shared.fold(sql, init, step).await }).await
+    }
+
     /// Rows of the log that the fold could not read: written by a newer build, or damaged.
     pub async fn unreadable(&self) -> usize {
         self.shared.follower.lock().await.unreadable()
@@ -217,11 +267,29 @@ impl Session {
     /// # Errors
     /// The statement is refused or wrong, or it exceeds a limit; see [`SqlError`].
     pub async fn query(&self, sql: &str, now: DateTime<Utc>) -> Result<QueryResult, SqlError> {
-        let timeout = self.shared.limits.timeout;
         let (shared, sql) = (self.shared.clone(), sql.to_owned());
+        self.run(async move { Box::pin(shared.answer(&sql, now, None)).await }).await
+    }
+
+    /// Answers as [`Session::query`] would have at a time, as far as the log had been taken in until then: of events
+    /// and corrections told later nothing is known, and open incidents last until then.
+    ///
+    /// # Errors
+    /// As [`Session::query`].
+    pub async fn query_as_of(&self, sql: &str, known_at: DateTime<Utc>) -> Result<QueryResult, SqlError> {
+        let (shared, sql) = (self.shared.clone(), sql.to_owned());
+        self.run(async move { Box::pin(shared.answer(&sql, known_at, Some(known_at))).await }).await
+    }
+
+    /// Runs on the threads for SQL, for at most the statement timeout.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, SqlError>> + Send + 'static,
+    ) -> Result<T, SqlError> {
+        let timeout = self.shared.limits.timeout;
         // A set of one task, which is stopped when the caller goes away or the time is over.
         let mut task = JoinSet::new();
-        task.spawn_on(async move { Box::pin(shared.answer(&sql, now)).await }, self.threads.handle());
+        task.spawn_on(work, self.threads.handle());
         match tokio::time::timeout(timeout, task.join_next()).await {
             Ok(Some(Ok(answer))) => answer,
             Ok(Some(Err(error))) => Err(SqlError::Execution(DataFusionError::External(error.into()))),
@@ -231,9 +299,41 @@ impl Session {
 }
 
 impl Shared {
-    async fn answer(&self, sql: &str, now: DateTime<Utc>) -> Result<QueryResult, SqlError> {
+    /// Folds the batches of an internal query over the log, one at a time.
+    async fn fold<T: Send>(
+        &self,
+        sql: String,
+        init: T,
+        step: fn(&mut T, &RecordBatch) -> Result<(), SqlError>,
+    ) -> Result<T, SqlError> {
+        let statement = guard::statement(&sql)?;
+        let mut stream = self.planned(statement).await?.execute_stream().await.map_err(|error| self.failed(error))?;
+        let mut folded = init;
+        while let Some(batch) = stream.next().await {
+            step(&mut folded, &batch.map_err(|error| self.failed(error))?)?;
+        }
+        Ok(folded)
+    }
+
+    /// An internal statement, planned. Boxed: the tables of a query may need a fold, which is over a query.
+    fn planned(&self, statement: Statement) -> BoxFuture<'_, Result<DataFrame, SqlError>> {
+        Box::pin(self.plan_statement(statement, DateTime::UNIX_EPOCH, None))
+    }
+
+    async fn record_as_of(&self, known_at: DateTime<Utc>) -> Result<Record, SqlError> {
+        let query = gather::events_of(Record::KINDS, Some(known_at));
+        self.fold(query, Record::default(), |record, batch| gather::each_event(batch, |event| record.evolve(event)))
+            .await
+    }
+
+    async fn answer(
+        &self,
+        sql: &str,
+        now: DateTime<Utc>,
+        known_at: Option<DateTime<Utc>>,
+    ) -> Result<QueryResult, SqlError> {
         let statement = guard::statement(sql)?;
-        let frame = self.plan_statement(statement, now).await?;
+        let frame = self.plan_statement(statement, now, known_at).await?;
         let mut stream = frame.execute_stream().await.map_err(|error| self.failed(error))?;
         let schema = stream.schema();
         let (mut batches, mut rows, mut bytes, mut truncated) = (Vec::new(), 0, 0, false);
@@ -256,7 +356,12 @@ impl Shared {
     }
 
     /// The statement over the tables that it names, at one version of the log.
-    async fn plan_statement(&self, statement: Statement, now: DateTime<Utc>) -> Result<DataFrame, SqlError> {
+    async fn plan_statement(
+        &self,
+        statement: Statement,
+        now: DateTime<Utc>,
+        known_at: Option<DateTime<Utc>>,
+    ) -> Result<DataFrame, SqlError> {
         let catalog = Arc::new(MemoryCatalogProvider::new());
         let schema = Arc::new(MemorySchemaProvider::new());
         let invalid = |error: DataFusionError| SqlError::Invalid(guard::explain(&error));
@@ -273,10 +378,11 @@ impl Shared {
             .build();
         state.catalog_list().register_catalog("rebound".into(), catalog);
         guard::limit_functions(&mut state).map_err(SqlError::Execution)?;
+        functions::register(&mut state).map_err(SqlError::Execution)?;
         state.execution_props_mut().query_execution_start_time = Some(now);
         let named = state.resolve_table_references(&statement).map_err(invalid)?;
         let named: Vec<&str> = named.iter().map(|reference| reference.table()).collect();
-        for (name, table) in self.tables(&named, now).await? {
+        for (name, table) in self.tables(&named, now, known_at).await? {
             schema.register_table(name.to_owned(), table).map_err(SqlError::Execution)?;
         }
         let plan = state.statement_to_plan(statement).await.map_err(invalid)?;
@@ -290,14 +396,29 @@ impl Shared {
         &self,
         named: &[&str],
         now: DateTime<Utc>,
+        known_at: Option<DateTime<Utc>>,
     ) -> Result<BTreeMap<&'static str, Arc<dyn TableProvider>>, SqlError> {
-        let mut follower = self.follower.lock().await;
-        follower.refresh().await?;
         let plan = self.plan.as_deref();
         let wants = |name: &str| named.contains(&name);
-        let record = match ["alerts", "incidents", "recoveries", "recovery_steps", "services"].into_iter().any(wants) {
-            true => follower.record().await?,
-            false => Arc::default(),
+        let folded = ["alerts", "incidents", "recoveries", "recovery_steps", "services"].into_iter().any(wants);
+        // What was known is folded anew, before the follower is held: that is over queries, which need it.
+        let (past, past_latest) = match known_at {
+            Some(at) if folded => {
+                let record = self.record_as_of(at).await?;
+                let latest = match wants("services") {
+                    true => self.fold(gather::latest(at), BTreeMap::new(), gather::each_latest).await?,
+                    false => BTreeMap::new(),
+                };
+                (Some(Arc::new(record)), latest)
+            }
+            _ => (None, BTreeMap::new()),
+        };
+        let mut follower = self.follower.lock().await;
+        follower.refresh().await?;
+        let record = match past {
+            Some(record) => record,
+            None if folded => follower.record().await?,
+            None => Arc::default(),
         };
         let mut tables: BTreeMap<&'static str, Arc<dyn TableProvider>> = BTreeMap::new();
         for table in TABLES {
@@ -305,13 +426,14 @@ impl Shared {
                 name if !wants(name) => Arc::new(EmptyTable::new(table.schema())),
                 name @ ("events" | "probes") => {
                     let repeats = follower.repeats().await?.clone();
-                    let view = view(follower.provider().await?, name, table, &repeats);
+                    let view = view(follower.provider().await?, name, table, &repeats, known_at);
                     Arc::new(view.map_err(SqlError::Execution)?)
                 }
                 "alerts" => memory(projections::alerts(&record))?,
                 "incidents" => memory(projections::incidents(&record, plan, now))?,
                 "recoveries" => memory(projections::recoveries(&record))?,
                 "recovery_steps" => memory(projections::recovery_steps(&record))?,
+                "services" if known_at.is_some() => memory(projections::services(&record, plan, &past_latest))?,
                 "services" => memory(projections::services(&record, plan, follower.latest().await?))?,
                 _ => memory(projections::objectives(plan))?,
             };
@@ -341,11 +463,16 @@ fn view(
     name: &str,
     table: &Table,
     repeats: &Repeats,
+    known_at: Option<DateTime<Utc>>,
 ) -> Result<ViewTable, DataFusionError> {
     let mut filter = match name {
         "probes" => col("kind").eq(lit("probe.completed")),
         _ => col("kind").not_like(lit("log.%")),
     };
+    if let Some(at) = known_at {
+        let at = ScalarValue::TimestampMicrosecond(Some(at.timestamp_micros()), Some("UTC".into()));
+        filter = filter.and(col("ingested_at").lt_eq(lit(at)));
+    }
     for ((topic, partition), offsets) in repeats {
         let offsets = offsets.iter().map(|offset| lit(*offset)).collect();
         let here = col("topic").eq(lit(topic)).and(col("partition").eq(lit(*partition)));
@@ -362,3 +489,5 @@ fn view(
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_statistics;

@@ -236,16 +236,26 @@ pub struct Attainment {
     pub open_past: usize,
 }
 
+/// Whether a recovery time objective was met: `lasted` seconds so far or until it recovered, of `objective` allowed.
+///
+/// | | within | beyond |
+/// |---|---|---|
+/// | recovered | yes | no |
+/// | open | not known yet | no |
+#[must_use]
+pub fn rto_met(lasted: f64, recovered: bool, objective: f64) -> Option<bool> {
+    let within = lasted <= objective;
+    (recovered || !within).then_some(within)
+}
+
 impl Attainment {
-    /// Counts one incident: `lasted` seconds so far or until it recovered, of `objective` allowed.
+    /// Counts one incident, by [`rto_met`].
     pub fn count(&mut self, lasted: f64, recovered: bool, objective: f64) {
-        match (recovered, lasted <= objective) {
-            (true, met) => {
-                self.recovered += 1;
-                self.met += usize::from(met);
-            }
-            (false, true) => {}
-            (false, false) => self.open_past += 1,
+        self.recovered += usize::from(recovered);
+        match rto_met(lasted, recovered, objective) {
+            Some(true) => self.met += 1,
+            Some(false) if !recovered => self.open_past += 1,
+            Some(false) | None => {}
         }
     }
 

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
+use crate::functions::FUNCTIONS;
+
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColumnType {
@@ -275,7 +277,7 @@ tables! {
     }
 }
 
-/// The reference of tables and columns as Markdown.
+/// The reference of tables, columns and functions as Markdown.
 #[must_use]
 pub fn reference() -> String {
     let mut page = String::from(
@@ -287,6 +289,10 @@ pub fn reference() -> String {
         for column in table.columns {
             let _ = writeln!(page, "| `{}` | {} | {} |", column.name, column.kind.as_sql(), column.meaning);
         }
+    }
+    page.push_str("\n## Functions\n\nBeside those of DataFusion.\n\n| function | answer |\n|---|---|\n");
+    for function in FUNCTIONS {
+        let _ = writeln!(page, "| `{}` | {} |", function.call, function.meaning);
     }
     page
 }
@@ -321,5 +327,6 @@ mod tests {
                 assert!(section.contains(&format!("| `{}` | {} |", column.name, column.kind.as_sql())));
             }
         }
+        assert!(FUNCTIONS.iter().all(|function| page.contains(&format!("| `{}` |", function.call))));
     }
 }

@@ -315,6 +315,11 @@ impl Record {
         self.recoveries.iter().filter_map(|(id, facts)| read_recovery(id, facts))
     }
 
+    /// The maintenance windows told of that cover a service, as start and end, in no order.
+    pub fn maintenance_of(&self, service: &ServiceId) -> impl Iterator<Item = (DateTime<Utc>, DateTime<Utc>)> {
+        self.windows.of(service).map(|(_, from, until)| (from, until))
+    }
+
     /// Incidents that something was said of, but whose opening never came.
     #[must_use]
     pub fn orphans(&self) -> usize {

@@ -8,4 +8,5 @@ pub(crate) mod emit;
 pub(crate) mod log;
 pub(crate) mod recovery;
 pub(crate) mod sql;
+pub(crate) mod stats;
 pub(crate) mod window;

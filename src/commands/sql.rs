@@ -1,4 +1,4 @@
-//! `rebound sql` and `rebound mttr`: the event log asked from the command line.
+//! `rebound sql`: the event log asked from the command line.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -6,11 +6,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use chrono::Utc;
-use comfy_table::{Table, presets};
-use rebound_analytics::mttr::{Mttr, mttr as figures_of};
 use rebound_analytics::output::{self, Format};
 use rebound_analytics::session::{Session, SqlLimits};
-use rebound_analytics::trend::{self, Every};
 use rebound_schemas::plan::Plan;
 
 use crate::cli::{Done, Output};
@@ -23,7 +20,7 @@ pub(crate) async fn open(config: &Config, plan: Option<Arc<Plan>>) -> Result<Ses
 }
 
 /// The plan, where there is one: tiers and objectives come from it.
-fn plan(config: &Config) -> Result<Option<Arc<Plan>>> {
+pub(super) fn plan(config: &Config) -> Result<Option<Arc<Plan>>> {
     if let Some(path) = &config.plan {
         return super::check::load_plan(path).map(|plan| Some(Arc::new(plan)));
     }
@@ -32,9 +29,21 @@ fn plan(config: &Config) -> Result<Option<Arc<Plan>>> {
     if demo.exists() { super::check::load_plan(&demo).map(|plan| Some(Arc::new(plan))) } else { Ok(None) }
 }
 
-pub(crate) async fn sql(config: &Config, query: &str, output: Output, to: Option<PathBuf>) -> Result<Done> {
+pub(crate) async fn sql(
+    config: &Config,
+    query: &str,
+    output: Output,
+    to: Option<PathBuf>,
+    as_of: Option<String>,
+) -> Result<Done> {
+    let now = Utc::now();
+    let as_of = as_of.map(|text| super::stats::time(&text, "--as-of", chrono_tz::Tz::UTC, now)).transpose()?;
     let session = open(config, plan(config)?).await?;
-    let result = session.query(query, Utc::now()).await.map_err(|error| {
+    let answer = match as_of {
+        Some(known_at) => session.query_as_of(query, known_at).await,
+        None => session.query(query, now).await,
+    };
+    let result = answer.map_err(|error| {
         let damaged = error.to_string().contains("Parquet error") || error.to_string().contains("Object Store error");
         let error = anyhow::Error::from(error);
         if damaged {
@@ -69,103 +78,4 @@ pub(crate) async fn sql(config: &Config, query: &str, output: Output, to: Option
         eprintln!("only the first {} rows are shown: raise [sql] max_rows for more", config.sql.max_rows);
     }
     Ok(Done::Good)
-}
-
-pub(crate) async fn mttr(config: &Config, every: Option<String>, output: Output) -> Result<Done> {
-    let plan = plan(config)?;
-    let session = open(config, plan.clone()).await?;
-    let record = session.record().await?;
-    if let Some(every) = every {
-        let every =
-            Every::parse(&every).with_context(|| format!("--every {every:?} is no period: write 1d, 1w, 1mo or 1q"))?;
-        let trend = trend::mttr_trend(&record, None, every)?;
-        match output {
-            Output::Json => println!("{}", serde_json::to_string_pretty(&trend)?),
-            Output::Csv => {
-                println!("start,n,median_s,p90_s,rolling_mean_s");
-                for row in &trend {
-                    println!("{},{},{},{},{}", row.start.date_naive(), row.n, row.median, row.p90, row.rolling_mean);
-                }
-            }
-            Output::Table | Output::Parquet => {
-                let rows = trend.iter().map(|row| {
-                    let seconds = [row.median, row.p90, row.rolling_mean].map(|s| format!("{s:.1}"));
-                    let [median, p90, rolling] = seconds;
-                    vec![row.start.date_naive().to_string(), row.n.to_string(), median, p90, rolling]
-                });
-                print_table(&["period", "n", "median s", "p90 s", "4-period mean s"], rows);
-            }
-        }
-        return Ok(Done::Good);
-    }
-    let report = figures_of(&record, plan.as_deref(), Utc::now());
-    match output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-        Output::Csv => {
-            println!(
-                "service,n,median_s,median_low_s,median_high_s,p90_s,p95_s,geometric_mean_s,mean_s,km_median_s,open,rto_attainment"
-            );
-            for (service, figures) in lines(&report.overall, &report.services) {
-                println!("{service},{}", columns(figures, |f| f.to_string()).join(","));
-            }
-        }
-        Output::Table | Output::Parquet => {
-            let rows = lines(&report.overall, &report.services).map(|(service, figures)| {
-                let mut row = vec![service.to_owned()];
-                row.extend(columns(figures, |f| format!("{f:.2}")));
-                row
-            });
-            let header = [
-                "service",
-                "n",
-                "median s",
-                "95 % from",
-                "to",
-                "p90 s",
-                "p95 s",
-                "geo. mean s",
-                "mean s",
-                "KM median s",
-                "open",
-                "RTO met",
-            ];
-            print_table(&header, rows);
-        }
-    }
-    Ok(Done::Good)
-}
-
-fn lines<'a>(
-    overall: &'a Mttr,
-    services: &'a std::collections::BTreeMap<String, Mttr>,
-) -> impl Iterator<Item = (&'a str, &'a Mttr)> {
-    services.iter().map(|(service, figures)| (service.as_str(), figures)).chain([("(all)", overall)])
-}
-
-/// The figures of one row, in the order of the header; what is not known is empty.
-fn columns(figures: &Mttr, number: impl Fn(f64) -> String) -> Vec<String> {
-    let summary = figures.recover;
-    let of = |pick: fn(&rebound_analytics::stats::Summary) -> f64| summary.as_ref().map(pick);
-    let shown = |figure: Option<f64>| figure.map_or_else(String::new, &number);
-    vec![
-        summary.map_or(0, |s| s.n).to_string(),
-        shown(of(|s| s.median)),
-        shown(of(|s| s.median_low)),
-        shown(of(|s| s.median_high)),
-        shown(of(|s| s.p90)),
-        shown(of(|s| s.p95)),
-        shown(of(|s| s.geometric_mean)),
-        shown(of(|s| s.mean)),
-        shown(figures.survival_median),
-        figures.open.to_string(),
-        shown(figures.rto.share()),
-    ]
-}
-
-fn print_table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(header);
-    table.add_rows(rows);
-    println!("{table}");
 }

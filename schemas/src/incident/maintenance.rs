@@ -53,15 +53,19 @@ impl Windows {
         }
     }
 
-    /// The window of this service that covers a time and ends last.
-    fn covering(&self, service: &ServiceId, at: DateTime<Utc>) -> Option<(&String, DateTime<Utc>)> {
-        let names = self.by_service.get(service)?.iter();
+    /// The windows of a service by name, as start and end; one that was cancelled in time has its end before its start.
+    pub(super) fn of(&self, service: &ServiceId) -> impl Iterator<Item = (&String, DateTime<Utc>, DateTime<Utc>)> {
+        let names = self.by_service.get(service).into_iter().flatten();
         let windows = names.filter_map(|name| self.told.get_key_value(name));
-        let windows = windows.filter(|(_, window)| window.services.contains(service)).map(|(name, window)| {
+        windows.filter(|(_, window)| window.services.contains(service)).map(|(name, window)| {
             let cancelled = self.cancelled.get(name).filter(|stamp| **stamp > window.stamp);
             (name, window.from, cancelled.map_or(window.until, |stamp| stamp.at.min(window.until)))
-        });
-        let covering = windows.filter(|(_, from, until)| *from <= at && at < *until);
+        })
+    }
+
+    /// The window of this service that covers a time and ends last.
+    fn covering(&self, service: &ServiceId, at: DateTime<Utc>) -> Option<(&String, DateTime<Utc>)> {
+        let covering = self.of(service).filter(|(_, from, until)| *from <= at && at < *until);
         covering.max_by_key(|(_, _, until)| *until).map(|(name, _, until)| (name, until))
     }
 

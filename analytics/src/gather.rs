@@ -1,0 +1,93 @@
+//! Internal queries, and how their batches are read back into events and observations.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, TimestampMicrosecondType};
+use chrono::{DateTime, Utc};
+use rebound_schemas::table::RowReader;
+use rebound_schemas::{Event, Kind, ServiceId};
+
+use crate::observed::Breaks;
+use crate::projections::Latest;
+use crate::session::SqlError;
+
+fn known(known_at: Option<DateTime<Utc>>) -> String {
+    known_at.map_or_else(String::new, |at| format!(" AND ingested_at <= '{}'::timestamptz", at.format("%+")))
+}
+
+/// Every event of these kinds, each once.
+pub(crate) fn events_of(kinds: &[Kind], known_at: Option<DateTime<Utc>>) -> String {
+    let kinds: Vec<_> = kinds.iter().map(|kind| format!("'{}'", kind.as_str())).collect();
+    format!("SELECT * FROM events WHERE kind IN ({}){}", kinds.join(", "), known(known_at))
+}
+
+/// Hands on each row's event. One that this build can't read says so in the log and is passed over, as in the fold.
+pub(crate) fn each_event(batch: &RecordBatch, mut take: impl FnMut(&Event)) -> Result<(), SqlError> {
+    for row in RowReader::new(batch).map_err(SqlError::Rows)?.iter() {
+        match row.event() {
+            Ok(Some(event)) => take(&event),
+            Ok(None) => {}
+            Err(error) => {
+                let (topic, partition, offset) = (row.topic, row.partition, row.offset);
+                tracing::warn!(topic, partition, offset, %error, "a row of the log is no event of this build");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where the observations of each service begin, where none came for longer than `silence` (µs), and where they end.
+/// Columns: service, the observation before the break, the one after it; the first has none before, the last none
+/// after.
+pub(crate) fn breaks(silence: i64, known_at: Option<DateTime<Utc>>) -> String {
+    let known = known(known_at);
+    format!(
+        "SELECT service, before, occurred_at FROM (SELECT service, occurred_at, \
+         lag(occurred_at) OVER (PARTITION BY service ORDER BY occurred_at) AS before FROM probes \
+         WHERE service IS NOT NULL{known}) t \
+         WHERE before IS NULL OR occurred_at - before > INTERVAL '{silence} microseconds' \
+         UNION ALL SELECT service, max(occurred_at), NULL FROM probes WHERE service IS NOT NULL{known} GROUP BY service"
+    )
+}
+
+/// Takes in a batch of [`breaks`].
+pub(crate) fn each_break(into: &mut Breaks, batch: &RecordBatch) -> Result<(), SqlError> {
+    let services = cast(batch.column(0), &DataType::Utf8).map_err(|error| SqlError::Execution(error.into()))?;
+    let services = services.as_string::<i32>();
+    let times = |column: usize| batch.column(column).as_primitive::<TimestampMicrosecondType>();
+    let (before, after) = (times(1), times(2));
+    for row in 0..batch.num_rows() {
+        if let Ok(service) = ServiceId::new(services.value(row)) {
+            let at = |column: &arrow::array::TimestampMicrosecondArray| column.is_valid(row).then(|| column.value(row));
+            into.add(service, at(before), at(after));
+        }
+    }
+    Ok(())
+}
+
+/// What the newest probe of each service found, as known at a time. Columns: service, when, outcome.
+pub(crate) fn latest(known_at: DateTime<Utc>) -> String {
+    let known = known(Some(known_at));
+    format!(
+        "SELECT service, max(occurred_at), last_value(outcome ORDER BY occurred_at, \"offset\") FROM events \
+         WHERE kind = 'probe.completed' AND service IS NOT NULL{known} GROUP BY service"
+    )
+}
+
+/// Takes in a batch of [`latest`].
+pub(crate) fn each_latest(into: &mut BTreeMap<ServiceId, Latest>, batch: &RecordBatch) -> Result<(), SqlError> {
+    let text =
+        |column: usize| cast(batch.column(column), &DataType::Utf8).map_err(|error| SqlError::Execution(error.into()));
+    let (services, outcomes) = (text(0)?, text(2)?);
+    let (services, outcomes) = (services.as_string::<i32>(), outcomes.as_string::<i32>());
+    let times = batch.column(1).as_primitive::<TimestampMicrosecondType>();
+    for row in 0..batch.num_rows() {
+        let service = ServiceId::new(services.value(row)).ok();
+        if let (Some(service), Some(observed_at)) = (service, DateTime::from_timestamp_micros(times.value(row))) {
+            into.insert(service, Latest { observed_at, outcome: outcomes.value(row).to_owned() });
+        }
+    }
+    Ok(())
+}
