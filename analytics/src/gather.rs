@@ -40,9 +40,12 @@ pub(crate) fn each_event(batch: &RecordBatch, mut take: impl FnMut(&Event)) -> R
 
 /// Where the observations of each service begin, where none came for longer than `silence` (µs), and where they end.
 /// Columns: service, the observation before the break, the one after it; the first has none before, the last none
-/// after.
-pub(crate) fn breaks(silence: i64, known_at: Option<DateTime<Utc>>) -> String {
-    let known = known(known_at);
+/// after. With a time, only observations that may still speak of it or of what follows.
+pub(crate) fn breaks(silence: i64, known_at: Option<DateTime<Utc>>, since: Option<DateTime<Utc>>) -> String {
+    let mut known = known(known_at);
+    if let Some(since) = since {
+        known += &format!(" AND occurred_at >= '{}'::timestamptz", since.format("%+"));
+    }
     format!(
         "SELECT service, before, occurred_at FROM (SELECT service, occurred_at, \
          lag(occurred_at) OVER (PARTITION BY service ORDER BY occurred_at) AS before FROM probes \
@@ -50,6 +53,25 @@ pub(crate) fn breaks(silence: i64, known_at: Option<DateTime<Utc>>) -> String {
          WHERE before IS NULL OR occurred_at - before > INTERVAL '{silence} microseconds' \
          UNION ALL SELECT service, max(occurred_at), NULL FROM probes WHERE service IS NOT NULL{known} GROUP BY service"
     )
+}
+
+/// The first observation of each service. Columns: service, when.
+pub(crate) fn first(known_at: Option<DateTime<Utc>>) -> String {
+    let known = known(known_at);
+    format!("SELECT service, min(occurred_at) FROM probes WHERE service IS NOT NULL{known} GROUP BY service")
+}
+
+/// Takes in a batch of [`first`].
+pub(crate) fn each_first(into: &mut BTreeMap<ServiceId, i64>, batch: &RecordBatch) -> Result<(), SqlError> {
+    let services = cast(batch.column(0), &DataType::Utf8).map_err(|error| SqlError::Execution(error.into()))?;
+    let services = services.as_string::<i32>();
+    let times = batch.column(1).as_primitive::<TimestampMicrosecondType>();
+    for row in (0..batch.num_rows()).filter(|row| times.is_valid(*row)) {
+        if let Ok(service) = ServiceId::new(services.value(row)) {
+            into.insert(service, times.value(row));
+        }
+    }
+    Ok(())
 }
 
 /// Takes in a batch of [`breaks`].

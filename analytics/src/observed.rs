@@ -36,10 +36,11 @@ fn silence_of(plan: Option<&Plan>, service: &ServiceId) -> i64 {
     micros(plan.and_then(|plan| plan.policy_of(service)).map_or(SILENCE, |policy| policy.silent_after))
 }
 
-/// The shortest silence that matters to any service, in microseconds.
-pub(crate) fn least_silence(plan: Option<&Plan>) -> i64 {
+/// The shortest and the longest silence that matters to any service, in microseconds.
+pub(crate) fn silences(plan: Option<&Plan>) -> (i64, i64) {
     let policies = plan.into_iter().flat_map(|plan| plan.policies().values());
-    policies.map(|policy| micros(policy.silent_after)).fold(micros(SILENCE), i64::min)
+    let silences = policies.map(|policy| micros(policy.silent_after));
+    silences.fold((micros(SILENCE), micros(SILENCE)), |(least, most), one| (least.min(one), most.max(one)))
 }
 
 /// The observations before and after a pause, in microseconds; none before the first, none after the last.
@@ -57,10 +58,21 @@ impl Breaks {
 
 /// When each service was observed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Observed(BTreeMap<ServiceId, Spans>);
+pub struct Observed(BTreeMap<ServiceId, Watch>);
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Watch {
+    /// The first observation of all, in microseconds: the calendar begins no earlier.
+    first: i64,
+    spans: Spans,
+}
 
 impl Observed {
-    pub(crate) fn of(breaks: Breaks, plan: Option<&Plan>) -> Self {
+    /// `first`: the first observations, where they may lie before what the breaks are of.
+    pub(crate) fn of(breaks: Breaks, first: BTreeMap<ServiceId, i64>, plan: Option<&Plan>) -> Self {
+        let watch = |first: i64, spans| Watch { first, spans };
+        let mut watched: BTreeMap<_, _> =
+            first.into_iter().map(|(service, first)| (service, watch(first, Spans::default()))).collect();
         let spans = breaks.0.into_iter().map(|(service, mut breaks)| {
             let silence = silence_of(plan, &service);
             breaks.sort_unstable();
@@ -71,7 +83,12 @@ impl Observed {
             let stretches = begins.zip(ends).map(|(begin, end)| (begin, end.saturating_add(silence)));
             (service, Spans::of(stretches.collect::<Vec<_>>()))
         });
-        Self(spans.collect())
+        for (service, spans) in spans {
+            let begin = spans.stretches().first().map_or(i64::MAX, |(begin, _)| *begin);
+            let first = watched.get(&service).map_or(begin, |known| known.first.min(begin));
+            watched.insert(service, watch(first, spans));
+        }
+        Self(watched)
     }
 
     /// The services that were observed at all.
@@ -82,7 +99,7 @@ impl Observed {
     /// Stretches in which a service was observed.
     #[must_use]
     pub fn stretches(&self, service: &ServiceId) -> Option<&Spans> {
-        self.0.get(service)
+        self.0.get(service).map(|watch| &watch.spans)
     }
 }
 
@@ -138,8 +155,7 @@ impl Uptime {
         }
         let mut sum = Self::default();
         for service in services {
-            let Some(spans) = scope.observed.stretches(service) else { continue };
-            let Some((first, _)) = spans.stretches().first() else { continue };
+            let Some(Watch { first, spans }) = scope.observed.0.get(service) else { continue };
             let until = scope.until.timestamp_micros();
             let from = scope.from.map_or(*first, |from| from.timestamp_micros().max(*first));
             let calendar = Spans::of([(from, until)]);
@@ -206,7 +222,7 @@ mod tests {
             before = Some(at(*until).timestamp_micros());
         }
         breaks.add(service(name), before, None);
-        Observed::of(breaks, None)
+        Observed::of(breaks, BTreeMap::new(), None)
     }
 
     /// By hand: probes from 0 to 10,000 s and from 20,000 to 30,000 s; each stretch goes on for 300 s of silence.

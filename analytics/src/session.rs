@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use datafusion::catalog::{
     MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider, TableProvider, view::ViewTable,
 };
@@ -228,16 +228,26 @@ impl Session {
         self.gather(query, init, |around, batch| gather::each_event(batch, |event| around.evolve(event))).await
     }
 
-    /// When each service was observed, as known at a time or, without one, now: from a probe until the next, but not
-    /// longer than the silence after which its policy calls it unobserved.
+    /// When each service was observed, from `since` on if that is given, as known at a time or, without one, now: from
+    /// a probe until the next, but not longer than the silence after which its policy calls it unobserved.
     ///
     /// # Errors
     /// As [`Session::query`].
-    pub async fn observed(&self, known_at: Option<DateTime<Utc>>) -> Result<Observed, SqlError> {
+    pub async fn observed(
+        &self,
+        known_at: Option<DateTime<Utc>>,
+        since: Option<DateTime<Utc>>,
+    ) -> Result<Observed, SqlError> {
         let plan = self.shared.plan.as_deref();
-        let query = gather::breaks(observed::least_silence(plan), known_at);
-        let breaks = self.gather(query, Breaks::default(), gather::each_break).await?;
-        Ok(Observed::of(breaks, plan))
+        let (least, most) = observed::silences(plan);
+        // A probe speaks for as long as the longest silence after it.
+        let from = since.map(|since| since - TimeDelta::microseconds(most));
+        let breaks = self.gather(gather::breaks(least, known_at, from), Breaks::default(), gather::each_break).await?;
+        let first = match since {
+            Some(_) => self.gather(gather::first(known_at), BTreeMap::new(), gather::each_first).await?,
+            None => BTreeMap::new(),
+        };
+        Ok(Observed::of(breaks, first, plan))
     }
 
     /// Folds the batches of an internal query, one at a time, under the same limits of memory and time as SQL.

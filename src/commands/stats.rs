@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use chrono_tz::Tz;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use rebound_analytics::mttr::SEED;
 use rebound_analytics::observed::Observed;
 use rebound_analytics::report::{self, Case, Dimension, Inputs};
@@ -20,7 +20,7 @@ use rebound_analytics::trend::day_begins;
 use rebound_schemas::incident::{Incident, Record};
 use rebound_schemas::plan::Plan;
 
-use crate::cli::{Done, Output};
+use crate::cli::Done;
 use crate::config::Config;
 
 pub(crate) use compare::{Compare, compare};
@@ -39,6 +39,17 @@ pub(crate) struct Stats {
     scope: Scope,
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
+}
+
+/// How figures are written.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Output {
+    /// For people.
+    Table,
+    /// Every figure, with its unit in its name.
+    Json,
+    /// A row a group, period or side.
+    Csv,
 }
 
 /// Which incidents.
@@ -132,7 +143,7 @@ impl Loaded {
         };
         let incidents: Vec<Incident> = record.incidents().collect();
         let surroundings = session.surroundings(&incidents, as_of).await?;
-        let observed = if uptime { session.observed(as_of).await? } else { Observed::default() };
+        let observed = if uptime { session.observed(as_of, since).await? } else { Observed::default() };
         let unreadable = session.unreadable().await;
         Ok(Self { plan, record, surroundings, observed, unreadable, now: as_of.unwrap_or(real_now), since, until })
     }
@@ -182,7 +193,6 @@ pub(crate) async fn stats(config: &Config, command: Stats) -> Result<Done> {
         Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
         Output::Csv => print!("{}", show::csv(&report)),
         Output::Table => print!("{}", show::report(&report, &loaded)),
-        Output::Parquet => bail!("statistics are written as table, json or csv: `rebound sql` writes Parquet"),
     }
     Ok(Done::Good)
 }

@@ -44,7 +44,7 @@ fn of(events: &[Event], plan: Option<&Plan>, now: i64, by: Option<Dimension>, on
         breaks.add(name(service), None, Some(at(0).timestamp_micros()));
         breaks.add(name(service), Some(at(now).timestamp_micros()), None);
     }
-    let observed = Observed::of(breaks, plan);
+    let observed = Observed::of(breaks, BTreeMap::new(), plan);
     let inputs = Inputs {
         record: &record,
         plan,

@@ -11,6 +11,7 @@ use rebound_schemas::{Event, ServiceId};
 use super::*;
 use crate::fixture::{Log, at, event, excluded, opened, probe, resolved};
 use crate::mttr::mttr;
+use crate::observed::{Scope, Uptime};
 
 const LIMITS: SqlLimits = SqlLimits { timeout: Duration::from_secs(60), memory: 64 << 20, max_rows: 10_000 };
 
@@ -161,7 +162,7 @@ async fn what_a_report_needs_is_gathered_each_event_once() {
     events.push(deployed("1", DeploymentOutcome::Failed));
     let log = Log::with(&events).await;
     let session = open(&log).await;
-    let observed = session.observed(None).await.unwrap();
+    let observed = session.observed(None, None).await.unwrap();
     let stretches = |observed: &Observed, service: &str| -> Vec<(i64, i64)> {
         let spans = observed.stretches(&ServiceId::new(service).unwrap());
         let seconds = |micros: i64| micros / 1_000_000 - at(0).timestamp();
@@ -170,8 +171,20 @@ async fn what_a_report_needs_is_gathered_each_event_once() {
     assert_eq!(stretches(&observed, "api"), [(0, 4_500), (4_501, 4_801)]);
     assert_eq!(stretches(&observed, "db"), [(10, 310)]);
     // As known when the first three probes had been taken in.
-    let observed = session.observed(Some(at(2))).await.unwrap();
+    let observed = session.observed(Some(at(2)), None).await.unwrap();
     assert_eq!((stretches(&observed, "api"), stretches(&observed, "db")), (vec![(0, 500)], vec![]));
+
+    // From 4,450 on: only what can still speak of it is read, and db, of which nothing is, was there before.
+    let observed = session.observed(None, Some(at(4_450))).await.unwrap();
+    assert_eq!(
+        (stretches(&observed, "api"), stretches(&observed, "db")),
+        (vec![(4_200, 4_500), (4_501, 4_801)], vec![])
+    );
+    let record = Record::default();
+    let scope = |since| Scope { record: &record, plan: None, observed: &observed, from: since, until: at(5_450) };
+    let api = ServiceId::new("api").unwrap();
+    let uptime = Uptime::of([&api, &ServiceId::new("db").unwrap()], &[], scope(Some(at(4_450)))).unwrap();
+    assert_eq!((uptime.calendar_seconds, uptime.observed_seconds, uptime.services), (2_000.0, 350.0, 2));
 
     let surroundings = session.surroundings(&[], None).await.unwrap();
     let failed: Vec<_> = surroundings.deployments().map(|(service, it)| (service.as_str(), it.failed)).collect();

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use rebound_analytics::comparison::{Comparison, Side, Verdict};
 use rebound_analytics::mttr::observations;
 use rebound_analytics::report::Case;
@@ -10,16 +10,17 @@ use rebound_schemas::ServiceId;
 use serde::Serialize;
 
 use super::show::{self, NONE, NOT_ENOUGH, Notes, or, p_value, span, table};
-use super::{Loaded, Scope};
-use crate::cli::{Done, Output};
+use super::{Loaded, Output, Scope};
+use crate::cli::Done;
 use crate::config::Config;
 
 /// Did it help: recovery times before and after, and whether chance alone could make the difference.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).multiple(true).args(["improvement", "before", "after"]))]
 pub(crate) struct Compare {
     /// The improvement; before and after is when it was done (`improvement.closed`), and only incidents of the service
     /// that it is about count, if it is about one.
-    #[arg(long, value_name = "ID", required_unless_present_any = ["before", "after"], conflicts_with_all = ["before", "after"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["before", "after"])]
     improvement: Option<String>,
     /// Incidents that began before then; without --after, the others are those after.
     #[arg(long, value_name = "TIME")]
@@ -74,7 +75,6 @@ pub(crate) async fn compare(config: &Config, command: Compare) -> Result<Done> {
         Output::Json => println!("{}", serde_json::to_string_pretty(&answer)?),
         Output::Csv => print!("{}", csv(&answer)),
         Output::Table => print!("{}", text(&answer, &loaded, command.scope.seed)),
-        Output::Parquet => bail!("a comparison is written as table, json or csv: `rebound sql` writes Parquet"),
     }
     Ok(Done::Good)
 }
@@ -150,12 +150,10 @@ fn text(answer: &Answer, loaded: &Loaded, seed: u64) -> String {
         Verdict::NotDistinguishable => "not distinguishable: chance alone could make this difference",
         Verdict::NotEnoughData => NOT_ENOUGH,
     };
-    text += &format!("Verdict: {verdict}");
-    text += &comparison
-        .p
-        .zip(comparison.test)
-        .map_or_else(String::new, |(p, test)| format!(" ({}; {})", test.as_str(), p_value(p)));
-    text.push('\n');
+    text += &format!("Verdict: {verdict}\n");
+    if let Some((p, test)) = comparison.p.zip(comparison.test) {
+        text += &format!("Test: {}; {}\n", test.as_str(), p_value(p));
+    }
     if let Some(shift) = comparison.shift_seconds {
         let [middle, low, high] = [shift.shift, shift.low, shift.high].map(span);
         text += &format!("Difference, after − before: {middle} (Hodges–Lehmann, 95 % {low} to {high})\n");

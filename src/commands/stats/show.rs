@@ -101,6 +101,9 @@ impl Notes {
 
 /// What every table says of the incidents in it.
 fn counted(figures: &Figures, notes: &mut Notes) {
+    if figures.incidents == 0 {
+        notes.say("No incident is known that is as asked for: there is not enough data to say anything of recovery.");
+    }
     let times = &figures.times;
     let aside: Vec<String> = [
         (times.excluded, "excluded by a correction or maintenance"),

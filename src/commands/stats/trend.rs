@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 use rebound_analytics::report::Dimension;
 use rebound_analytics::trend::{self, Direction, Every, Measure, Period};
 use serde::Serialize;
 
 use super::show::{NONE, NOT_ENOUGH, Notes, or, p_value, span, table};
-use super::{Loaded, Scope, dimension};
-use crate::cli::{Done, Output};
+use super::{Loaded, Output, Scope, dimension};
+use crate::cli::Done;
 use crate::config::Config;
 
 /// Is recovery getting faster: times by period, with the tests of Mann–Kendall, Theil–Sen and Pettitt.
@@ -122,7 +122,6 @@ pub(crate) async fn trend(config: &Config, command: Trend) -> Result<Done> {
         Output::Json => println!("{}", serde_json::to_string_pretty(&answer)?),
         Output::Csv => print!("{}", csv(&answer)),
         Output::Table => print!("{}", show(&answer, samples.len(), cases.len())),
-        Output::Parquet => bail!("a trend is written as table, json or csv: `rebound sql` writes Parquet"),
     }
     Ok(Done::Good)
 }
