@@ -106,7 +106,7 @@ enum Command {
     Emit(crate::commands::emit::Emit),
     /// Bring in history from elsewhere: incidents and probe results, from CSV, NDJSON, JSON or Atom.
     #[command(subcommand)]
-    Import(crate::commands::import::ImportCommand),
+    Import(Box<crate::commands::import::ImportCommand>),
     /// Approve, refuse, call off or pause recoveries of a running Rebound.
     Recovery(crate::commands::recovery::Recovery),
     /// Keep alerts quiet for a while; what happens is tracked all the same.
@@ -238,7 +238,7 @@ async fn run(cli: Cli) -> Result<Done> {
         Command::Check { file, print } => commands::check::check(&common.settings()?, file, print),
         Command::Channels(command) => commands::channels::channels(&common.settings()?, command).await,
         Command::Emit(emit) => commands::emit::emit(emit).await,
-        Command::Import(command) => commands::import::import(&common.settings()?, command).await,
+        Command::Import(command) => commands::import::import(&common.settings()?, *command).await,
         Command::Recovery(word) => commands::recovery::recovery(word).await,
         Command::Silence(command) => commands::window::silence(command, &common).await,
         Command::Maintenance(command) => commands::window::maintenance(command, &common).await,
