@@ -16,6 +16,21 @@ fn a_port_in_use_is_named() {
 }
 
 #[test]
+fn a_channel_without_its_secret_is_named_before_anything_runs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let plan = "[[service]]\nid = \"api\"\n[[service.probe]]\ntcp = \"127.0.0.1:1\"\n\
+                [[channel]]\nid = \"pager\"\nkind = \"pagerduty\"\nkey = { file = \"./key\" }\n";
+    std::fs::write(folder.path().join("plan.toml"), plan).expect("written");
+    let said = fails(&["up", "--plan", "plan.toml", "--data", "data"], folder.path(), 1);
+    assert!(said.starts_with("rebound: the plan's channels: channel pager: key: the file "), "{said}");
+    assert!(said.contains("/key can't be read") && said.trim().lines().count() == 1, "{said}");
+    assert!(!folder.path().join("data").exists(), "nothing was begun");
+    // `check` warns: the secret may be on another machine.
+    let said = succeeds(&["check", "plan.toml"], folder.path());
+    assert!(said.contains("warning: channel pager: key: the file "), "{said}");
+}
+
+#[test]
 fn unreachable_brokers_are_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let port = free_port();

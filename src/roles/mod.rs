@@ -86,6 +86,7 @@ pub(crate) struct Process {
     roles: Vec<Role>,
     handle: Handle,
     listener: Option<Listener>,
+    channels: Option<Arc<Channels>>,
     readiness: Readiness,
     stops: BTreeMap<Stage, CancellationToken>,
     tasks: JoinSet<(Stage, &'static str, Result<()>)>,
@@ -123,7 +124,8 @@ pub(crate) async fn interrupted() {
 }
 
 impl Process {
-    /// Opens everything that can fail for want of something outside: the plan, the address, the bus.
+    /// Opens everything that can fail for want of something outside: the plan, its channels' secrets, the address, the
+    /// bus.
     pub(crate) async fn prepare(config: Config, roles: Vec<Role>) -> Result<Self> {
         let plan = match &config.plan {
             Some(path) => Some(Arc::new(crate::commands::check::load_plan(path)?)),
@@ -134,6 +136,12 @@ impl Process {
         if plan.is_none() && !needing.is_empty() {
             tracing::warn!("there is no plan: nothing is probed and nothing is decided (name one with --plan FILE)");
         }
+        let channels = match &plan {
+            Some(plan) if roles.contains(&Role::Alert) => {
+                Some(Arc::new(Channels::new(plan).context("the plan's channels")?))
+            }
+            _ => None,
+        };
         let listener = Listener::bind(&config.http).await?;
         let bus = open_bus(&config).await?;
         let view = Arc::new(View::new(plan.clone()));
@@ -141,6 +149,7 @@ impl Process {
         Ok(Self {
             handle: Handle { plan, bus, view, url: listener.url() },
             listener: Some(listener),
+            channels,
             readiness: Readiness::default(),
             stops: stages.into_iter().map(|stage| (stage, CancellationToken::new())).collect(),
             tasks: JoinSet::new(),
@@ -204,7 +213,7 @@ impl Process {
             });
         }
         if let Some(plan) = self.handle.plan.clone() {
-            self.start_deciders(&plan, &deciders)?;
+            self.start_deciders(&plan, &deciders);
             if self.has(Role::Probe) {
                 let site = self.config.probe.site.as_deref().map(SiteId::new).transpose();
                 let settings = ProbeSettings {
@@ -234,9 +243,8 @@ impl Process {
         Ok(())
     }
 
-    fn start_deciders(&mut self, plan: &Arc<Plan>, stop: &CancellationToken) -> Result<()> {
-        if self.has(Role::Alert) {
-            let channels = Arc::new(Channels::new(plan).context("the plan's channels")?);
+    fn start_deciders(&mut self, plan: &Arc<Plan>, stop: &CancellationToken) {
+        if let Some(channels) = self.channels.clone() {
             let (plan, bus, stop) = (plan.clone(), self.handle.bus.clone(), stop.clone());
             let ready = self.readiness.role("alert");
             self.spawn(Stage::Deciders, "alert", async move {
@@ -255,7 +263,6 @@ impl Process {
                     .context("recoveries")
             });
         }
-        Ok(())
     }
 
     /// Ends when a role does, which it should not: answers why.
