@@ -101,6 +101,10 @@ pub(crate) struct Recover {
     pub(crate) concurrency: usize,
     /// Recoveries of services of one site at the same time at most.
     pub(crate) site_concurrency: usize,
+    /// What runs may go on for this long when its partition is to go to another instance. When the process stops, a
+    /// running step may.
+    #[serde(with = "humantime_serde")]
+    pub(crate) drain_within: Duration,
 }
 
 /// `[http]`
@@ -181,7 +185,7 @@ impl Default for Probe {
 
 impl Default for Recover {
     fn default() -> Self {
-        Self { concurrency: 16, site_concurrency: 4 }
+        Self { concurrency: 16, site_concurrency: 4, drain_within: Duration::from_secs(10) }
     }
 }
 
@@ -291,6 +295,12 @@ impl Config {
             bail!(
                 "[log] commit_bytes is {}: write a number from 1048576 (1 MiB) to 536870912 (512 MiB)",
                 self.log.commit_bytes
+            );
+        }
+        if self.recover.drain_within > Duration::from_secs(600) {
+            bail!(
+                "[recover] drain_within is {}: write at most 10m",
+                humantime::format_duration(self.recover.drain_within)
             );
         }
         for (key, value) in [

@@ -8,6 +8,7 @@ pub(crate) mod alert;
 mod clock;
 pub(crate) mod figures;
 pub(crate) mod recover;
+mod seat;
 pub(crate) mod tenure;
 pub(crate) mod view;
 
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::Done;
 use crate::config::{BusKind, Config};
 use crate::http::{Listener, Readiness, Served};
+use seat::{Seat, Span};
 use view::View;
 
 /// One kind of work that a process can do.
@@ -67,7 +69,7 @@ enum Stage {
     Http,
 }
 
-/// How long each stage may take to end.
+/// How long each stage may take to end; recoveries have their `drain_within` besides.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What others may look at while a process runs.
@@ -245,24 +247,33 @@ impl Process {
 
     fn start_deciders(&mut self, plan: &Arc<Plan>, stop: &CancellationToken) {
         if let Some(channels) = self.channels.clone() {
-            let (plan, bus, stop) = (plan.clone(), self.handle.bus.clone(), stop.clone());
-            let ready = self.readiness.role("alert");
+            let seat = self.seat("alert", alert::GROUP, Topic::Observations, Span::All, stop);
+            let plan = plan.clone();
             self.spawn(Stage::Deciders, "alert", async move {
-                let tenure = |held| alert::decide(held, plan.clone(), channels.clone(), ready.clone());
-                tenure::serve(&bus, alert::GROUP, Topic::Observations, &stop, &ready, tenure).await.context("alerting")
+                let tenure = move |held, folded| alert::decide(held, plan.clone(), channels.clone(), folded);
+                seat.serve(tenure).await.context("alerting")
             });
         }
         if self.has(Role::Recover) {
             let role = recover::Role::new(plan.clone(), &self.config);
-            let (bus, stop) = (self.handle.bus.clone(), stop.clone());
-            let ready = self.readiness.role("recover");
+            let seat = self.seat("recover", recover::GROUP, Topic::Recoveries, Span::Each, stop);
             self.spawn(Stage::Deciders, "recover", async move {
-                let tenure = |held, folded| role.clone().run(held, folded);
-                tenure::serve_each(&bus, recover::GROUP, Topic::Recoveries, &stop, &ready, tenure)
-                    .await
-                    .context("recoveries")
+                let tenure = move |held, folded| role.clone().run(held, folded);
+                seat.serve(tenure).await.context("recoveries")
             });
         }
+    }
+
+    fn seat(
+        &self,
+        role: &'static str,
+        group: &'static str,
+        topic: Topic,
+        span: Span,
+        stop: &CancellationToken,
+    ) -> Seat {
+        let (bus, shutdown, ready) = (self.handle.bus.clone(), stop.clone(), self.readiness.role(role));
+        Seat { bus, group, topic, span, drain_within: self.config.recover.drain_within, shutdown, ready }
     }
 
     /// Ends when a role does, which it should not: answers why.
@@ -279,6 +290,7 @@ impl Process {
 
     /// Stops stage by stage, writes down what is on the bus, and closes it.
     pub(crate) async fn stop(mut self) -> Result<()> {
+        let drain_within = self.config.recover.drain_within;
         for stage in [Stage::Sources, Stage::Deciders, Stage::Log, Stage::Http] {
             if stage == Stage::Log && self.has(Role::Log) {
                 drained(&self.handle.bus).await;
@@ -297,9 +309,10 @@ impl Process {
                 }
                 Ok(())
             };
-            match tokio::time::timeout(PATIENCE, ended).await {
+            let patience = if stage == Stage::Deciders { PATIENCE + drain_within } else { PATIENCE };
+            match tokio::time::timeout(patience, ended).await {
                 Ok(result) => result?,
-                Err(_) => bail!("the stage {stage:?} did not end within {} s", PATIENCE.as_secs()),
+                Err(_) => bail!("the stage {stage:?} did not end within {} s", patience.as_secs()),
             }
         }
         self.handle.bus.close().await?;
