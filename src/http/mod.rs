@@ -4,6 +4,7 @@
 //! health checks asks for the token where there is one.
 
 pub(crate) mod exposition;
+mod rest;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -20,7 +21,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum_server::Handle;
 use prometheus_client::registry::Registry;
-use rebound_ingest::intake::{Token, drain};
+use rebound_ingest::intake::Token;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Http;
@@ -71,6 +72,7 @@ pub(crate) fn router(served: Served, api: Router) -> Router {
         .route("/readyz", get(ready))
         .with_state(served)
         .merge(guarded)
+        .layer(axum::middleware::from_fn(rest::take_rest))
 }
 
 async fn metrics(State(served): State<Served>, headers: HeaderMap) -> Response {
@@ -93,7 +95,6 @@ async fn ready(State(served): State<Served>) -> (StatusCode, String) {
 
 async fn authorize(State(served): State<Served>, request: Request, next: Next) -> Response {
     if served.token.as_ref().is_some_and(|token| !token.is_shown_by(request.headers())) {
-        drain(request.into_body()).await;
         let body = "a bearer token is required: send the header \"Authorization: Bearer TOKEN\"\n";
         return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response();
     }
