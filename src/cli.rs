@@ -190,7 +190,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(Done::Faults) => ExitCode::from(3),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rebound: {}", told_once(&format!("{error:#}")));
+            eprintln!("rebound: {}", told_once(&without_backtrace(&format!("{error:#}"))));
             ExitCode::FAILURE
         }
     }
@@ -204,6 +204,21 @@ fn raise_descriptor_limit() {
     if let Err(error) = raised {
         tracing::warn!(%error, "the limit of open files can't be raised: fewer probes run at the same time");
     }
+}
+
+/// An error's text without the backtraces that libraries write into theirs when `RUST_BACKTRACE` is set.
+fn without_backtrace(text: &str) -> String {
+    let is_frame = |line: &str| {
+        let words = line.trim_start();
+        let numbered = words.split_once(": ").is_some_and(|(number, _)| number.parse::<u32>().is_ok());
+        words.len() < line.len() && (numbered || words.starts_with("at "))
+    };
+    if !text.lines().any(is_frame) {
+        return text.to_owned();
+    }
+    let lines: Vec<&str> = text.lines().filter(|line| !is_frame(line) && !line.is_empty()).collect();
+    // What follows a backtrace goes on with the chain.
+    lines.join("\n").replace("\n: ", ": ").replace("\n. ", ". ")
 }
 
 /// An error's chain without what its layers repeat: libraries underneath tell the cause within each layer again.
@@ -258,6 +273,14 @@ async fn run(cli: Cli) -> Result<Done> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn backtraces_are_not_for_users() {
+        let text = "it can't be opened: no JSON\n   0: a::b\n             at ./c.rs:1:2\n  12: d\n\n: no JSON";
+        assert_eq!(without_backtrace(text), "it can't be opened: no JSON: no JSON");
+        let faults = "two faults:\nplan.toml:3: no\nplan.toml:4: no";
+        assert_eq!(without_backtrace(faults), faults);
+    }
 
     #[test]
     fn what_layers_repeat_is_told_once() {

@@ -99,7 +99,38 @@ fn with_an_event(folder: &Path) {
 fn a_query_before_there_is_a_log_says_so() {
     let folder = tempfile::tempdir().expect("a folder");
     let said = fails(&["sql", "SELECT 1", "--data", "empty"], folder.path(), 1);
-    assert!(said.contains("event log") && said.contains("empty"), "{said}");
+    assert!(said.starts_with("rebound: there is no event log at empty/log yet: start a log writer"), "{said}");
+    // The same words, whoever needs it.
+    for command in [&["mttr"][..], &["channels", "failed"], &["silence", "list"], &["log", "stats"], &["log", "verify"]]
+    {
+        let said = fails(&[command, &["--data", "empty"]].concat(), folder.path(), 1);
+        assert!(said.contains("there is no event log at ") && said.trim().lines().count() == 1, "{command:?}: {said}");
+    }
+    std::fs::write(folder.path().join("file"), "").expect("written");
+    let said = fails(&["mttr", "--data", "file"], folder.path(), 1);
+    assert!(said.contains("file/log can't be opened: Not a directory") && !said.contains("Os {"), "{said}");
+}
+
+/// A power cut on a disk that lies, or a hand that slipped: which file, and what to do.
+#[test]
+fn a_damaged_log_of_commits_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    with_an_event(folder.path());
+    let commit = folder.path().join("data/log/_delta_log/00000000000000000000.json");
+    std::fs::write(&commit, "garbage").expect("written");
+    // Backtraces are for developers, even where they are switched on.
+    for command in [&["mttr"][..], &["sql", "SELECT 1"], &["log", "verify"]] {
+        let output = std::process::Command::new(crate::support::REBOUND)
+            .args(command)
+            .args(["--data", "data"])
+            .env("RUST_BACKTRACE", "1")
+            .current_dir(folder.path())
+            .output()
+            .expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), said.trim().lines().count()), (Some(1), 1), "{command:?}: {said}");
+        assert!(said.contains("rebound log verify") || said.contains("00000000000000000000.json is"), "{said}");
+    }
 }
 
 #[test]
@@ -145,9 +176,20 @@ fn oversized_and_broken_posts_are_refused_and_counted() {
     assert_eq!(status, 400, "{body}");
     let (status, _) = rebound.post("/v1/events", "text/html", "<p>").expect("an answer");
     assert_eq!(status, 415);
-    let big = format!("{{\"specversion\":\"1.0\",\"x\":\"{}\"}}", "y".repeat(300 * 1024));
-    let (status, body) = rebound.post("/v1/events", "application/cloudevents+json", &big).expect("an answer");
-    assert!(status == 413 || status == 400, "{status} {body}");
+    // One event that is too large is a wrong event; a request that is too large is not even read.
+    let post = |kib: usize| {
+        let padding = "y".repeat(kib * 1024);
+        let event = format!(
+            r#"{{"specversion":"1.0","id":"1","source":"t","type":"dev.rebound.resource.measured.v1","subject":"api","time":"2026-01-01T00:00:00Z","data":{{"resource":"{padding}","utilization":0.5}}}}"#
+        );
+        rebound.post("/v1/events", "application/cloudevents+json", &event).expect("an answer")
+    };
+    let (status, body) = post(300);
+    assert_eq!(status, 400, "{body}");
+    assert!(body.contains("a smaller event"), "{body}");
+    let (status, body) = post(5 * 1024);
+    assert_eq!(status, 413, "{body}");
+    assert!(body.contains("larger than the 4194304 bytes"), "{body}");
     let (_, metrics) = rebound.get("/metrics").expect("metrics");
     assert!(metrics.contains("rebound_intake_events_total"), "{metrics}");
     assert_eq!(rebound.stop(), Some(0));

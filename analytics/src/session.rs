@@ -41,13 +41,21 @@ use crate::{guard, projections};
 /// Why a query has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum SqlError {
-    /// The event log is not there or not readable.
-    #[error("the event log at {location} can't be opened: {source}")]
+    /// There is no event log.
+    #[error(
+        "there is no event log at {location} yet: start a log writer (rebound up, or rebound run log) first, or name its folder (--data DIR)"
+    )]
+    Absent {
+        /// Where it should be.
+        location: String,
+    },
+    /// The event log is not readable.
+    #[error("the event log at {location} can't be opened: {reason}")]
     Open {
         /// Where it should be.
         location: String,
-        /// What was found.
-        source: Box<DeltaTableError>,
+        /// What was found, and what to do.
+        reason: String,
     },
     /// The event log was there and is no longer readable.
     #[error("the event log can't be read: {0}")]

@@ -6,6 +6,7 @@
 pub(crate) mod exposition;
 mod rest;
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -121,11 +122,15 @@ pub(crate) struct Listener {
 impl Listener {
     /// Takes the address now, so that a port in use is known before anything else starts.
     pub(crate) async fn bind(settings: &Http) -> Result<Self> {
-        let socket = std::net::TcpListener::bind(settings.listen).with_context(|| {
-            format!(
-                "[http] listen = \"{}\" can't be listened on: choose another port, or end what uses it",
-                settings.listen
-            )
+        let socket = std::net::TcpListener::bind(settings.listen).map_err(|error| {
+            let remedy = match error.kind() {
+                ErrorKind::AddrInUse => "choose another port, or end what uses it",
+                ErrorKind::AddrNotAvailable => "write an address that this machine has, or 127.0.0.1",
+                ErrorKind::PermissionDenied => "choose a port above 1023",
+                _ => "choose another address",
+            };
+            let what = format!("[http] listen = \"{}\" can't be listened on: {remedy}", settings.listen);
+            anyhow::Error::from(error).context(what)
         })?;
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
