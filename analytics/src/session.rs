@@ -70,11 +70,11 @@ pub enum SqlError {
     #[error("{0}")]
     Invalid(String),
     /// It took too long.
-    #[error("the query was stopped after {}: narrow it down, or raise the statement timeout", humantime(*.0))]
+    #[error("the query was stopped after {}: narrow it down, or raise [sql] timeout", humantime(*.0))]
     Timeout(Duration),
     /// It needed too much memory.
     #[error(
-        "the query needs more than the {limit} bytes of memory that SQL may use: select fewer columns, aggregate, or raise the limit"
+        "the query needs more than the {limit} bytes of memory that SQL may use: select fewer columns, aggregate, or raise [sql] memory"
     )]
     Memory {
         /// The limit in bytes.
