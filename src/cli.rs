@@ -195,7 +195,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(Done::Faults) => ExitCode::from(3),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rebound: {}", told_once(&format!("{error:#}")));
+            eprintln!("rebound: {}", told_once(&without_backtrace(&format!("{error:#}"))));
             ExitCode::FAILURE
         }
     }
@@ -211,12 +211,27 @@ fn raise_descriptor_limit() {
     }
 }
 
+/// An error's text without the backtraces that libraries write into theirs when `RUST_BACKTRACE` is set.
+fn without_backtrace(text: &str) -> String {
+    let is_frame = |line: &str| {
+        let words = line.trim_start();
+        let numbered = words.split_once(": ").is_some_and(|(number, _)| number.parse::<u32>().is_ok());
+        words.len() < line.len() && (numbered || words.starts_with("at "))
+    };
+    if !text.lines().any(is_frame) {
+        return text.to_owned();
+    }
+    let lines: Vec<&str> = text.lines().filter(|line| !is_frame(line) && !line.is_empty()).collect();
+    // What follows a backtrace goes on with the chain.
+    lines.join("\n").replace("\n: ", ": ").replace("\n. ", ". ")
+}
+
 /// An error's chain without what its layers repeat: libraries underneath tell the cause within each layer again.
 fn told_once(chain: &str) -> String {
     let mut told: Vec<&str> = Vec::new();
     for part in chain.split(": ") {
         // Short ones may stand twice with good reason: a number, a name.
-        if part.len() < 12 || !told.contains(&part) {
+        if part.len() < 12 && !part.ends_with(" error") || !told.contains(&part) {
             told.push(part);
         }
     }
@@ -270,10 +285,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn backtraces_are_not_for_users() {
+        let text = "it can't be opened: no JSON\n   0: a::b\n             at ./c.rs:1:2\n  12: d\n\n: no JSON";
+        assert_eq!(without_backtrace(text), "it can't be opened: no JSON: no JSON");
+        let faults = "two faults:\nplan.toml:3: no\nplan.toml:4: no";
+        assert_eq!(without_backtrace(faults), faults);
+    }
+
+    #[test]
     fn what_layers_repeat_is_told_once() {
         let chain =
             "the query failed: Parquet error: Parquet error: f.parquet is torn: Parquet error: f.parquet is torn";
         assert_eq!(told_once(chain), "the query failed: Parquet error: f.parquet is torn");
+        assert_eq!(told_once("it failed: Json error: no JSON: Json error"), "it failed: Json error: no JSON");
         assert_eq!(told_once("a: 1: b: 1"), "a: 1: b: 1");
         assert_eq!(told_once("plan.toml:3: no\nplan.toml:4: no"), "plan.toml:3: no\nplan.toml:4: no");
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use rebound_ingest::bus::kafka::is_secret;
+use rebound_schemas::plan::nearest;
 use serde::{Deserialize, Serialize};
 
 /// All settings of one process.
@@ -101,6 +102,10 @@ pub(crate) struct Recover {
     pub(crate) concurrency: usize,
     /// Recoveries of services of one site at the same time at most.
     pub(crate) site_concurrency: usize,
+    /// What runs may go on for this long when its partition is to go to another instance. When the process stops, a
+    /// running step may.
+    #[serde(with = "humantime_serde")]
+    pub(crate) drain_within: Duration,
 }
 
 /// `[http]`
@@ -181,7 +186,7 @@ impl Default for Probe {
 
 impl Default for Recover {
     fn default() -> Self {
-        Self { concurrency: 16, site_concurrency: 4 }
+        Self { concurrency: 16, site_concurrency: 4, drain_within: Duration::from_secs(10) }
     }
 }
 
@@ -249,7 +254,7 @@ impl Config {
             anyhow!(
                 "the environment sets what the configuration doesn't take ({}): {}",
                 overlaid.join(", "),
-                e.message()
+                in_words(e.message(), None)
             )
         })?;
         // Paths in a file are meant from where the file is.
@@ -291,6 +296,12 @@ impl Config {
             bail!(
                 "[log] commit_bytes is {}: write a number from 1048576 (1 MiB) to 536870912 (512 MiB)",
                 self.log.commit_bytes
+            );
+        }
+        if self.recover.drain_within > Duration::from_secs(600) {
+            bail!(
+                "[recover] drain_within is {}: write at most 10m",
+                humantime::format_duration(self.recover.drain_within)
             );
         }
         for (key, value) in [
@@ -353,8 +364,50 @@ fn overlay(table: &mut toml::Table, path: &str, value: &str) -> Result<()> {
 
 /// A fault in the text, with file and line.
 fn located(name: &str, text: &str, error: &toml::de::Error) -> anyhow::Error {
-    let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-    anyhow!("{name}:{line}: {}", error.message().trim().replace('\n', "; "))
+    let before = error.span().map_or("", |span| &text[..span.start.min(text.len())]);
+    let line = before.matches('\n').count() + 1;
+    let section = before.lines().rev().find_map(|line| line.trim().strip_prefix('[')?.split_once(']'));
+    let section = section.map(|(section, _)| section);
+    let words = in_words(error.message(), section);
+    // A wrong value does not say whose it is.
+    let key = before.lines().last().and_then(|line| line.split_once('=')).map(|(key, _)| key.trim());
+    let whose = match (key, section) {
+        (Some(key), Some(section)) => format!("[{section}] {key}: "),
+        (Some(key), None) => format!("{key}: "),
+        (None, _) => String::new(),
+    };
+    anyhow!("{name}:{line}: {whose}{words}")
+}
+
+/// What serde says, in words for whoever wrote the settings.
+fn in_words(message: &str, section: Option<&str>) -> String {
+    let message = message.trim().replace('\n', "; ");
+    // The names stand between backticks: the unknown one, then those that are known.
+    let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    if let (true, [unknown, known @ ..]) = (message.starts_with("unknown field"), names.as_slice()) {
+        let of = section.map_or("that section".to_owned(), |section| format!("[{section}]"));
+        // A section's header is found before its name: then the name is no key of the one above.
+        let of = if known.contains(&"bus") { "the settings".to_owned() } else { of };
+        let remedy = match (nearest(unknown, known.iter().copied()), home_of(unknown)) {
+            (_, Some(home)) => format!("it belongs to [{home}]"),
+            (Some(near), None) => format!("did you mean {near:?}?"),
+            (None, None) => format!("write one of {}", known.join(", ")),
+        };
+        return format!("{unknown:?} is not a key of {of}: {remedy}");
+    }
+    let numbers = ["usize", "i32", "u64"].map(|number| format!("expected {number}"));
+    let message = numbers.iter().fold(message, |text, number| text.replace(number, "expected a whole number"));
+    let message = message.replace("expected a duration", "expected a duration, as in \"30s\" or \"1h 30m\"");
+    message.replace("invalid socket address syntax", "expected an address with its port, as in \"127.0.0.1:9464\"")
+}
+
+/// The section that has such a key, if one does.
+fn home_of(key: &str) -> Option<&'static str> {
+    const SECTIONS: [&str; 7] = ["bus", "kafka", "log", "probe", "recover", "http", "sql"];
+    SECTIONS.into_iter().find(|section| {
+        let read = toml::from_str::<Config>(&format!("[{section}]\n{key:?} = 0\n"));
+        read.err().is_none_or(|error| !error.message().starts_with("unknown field"))
+    })
 }
 
 #[cfg(test)]

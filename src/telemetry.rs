@@ -6,9 +6,10 @@ use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
 /// What the roles log: their own doings, and of the libraries below them only what is wrong.
-pub(crate) const ROLES: &str = "warn,rebound=info,rebound_ingest=info,rebound_alerting=info,rebound_analytics=info";
-/// What the other commands log.
-pub(crate) const COMMANDS: &str = "error";
+pub(crate) const ROLES: &str = "warn,rebound=info,rebound_ingest=info,rebound_alerting=info,rebound_analytics=info,\
+                                buoyant_kernel=off,buoyant_kernel_engine=off";
+/// What the other commands log. The table format's kernel tells its errors twice, once to its caller: that is enough.
+pub(crate) const COMMANDS: &str = "error,buoyant_kernel=off,buoyant_kernel_engine=off";
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -114,3 +114,75 @@ fn promtool_likes_the_metrics() {
     assert!(output.status.success(), "{said}\n{metrics}");
     assert_eq!(rebound.stop(), Some(0));
 }
+
+/// A refusal reaches a client that is still sending: over HTTP/2 it would see a broken stream, over HTTP/1.1 a reset.
+#[test]
+fn what_is_refused_early_is_told_whoever_is_still_sending() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_certificate(folder.path());
+    std::fs::write(folder.path().join("rebound.toml"), SETTINGS).expect("written");
+    std::fs::write(folder.path().join("1m"), vec![b'x'; 1 << 20]).expect("written");
+    std::fs::write(folder.path().join("10m"), vec![b'x'; 10 << 20]).expect("written");
+    let rebound = Running::start(folder.path(), "a", &["run", "intake", "--config", "rebound.toml"], &[]);
+    crate::support::wait_for("the listener", || {
+        let connected = std::net::TcpStream::connect(("127.0.0.1", rebound.port));
+        connected.ok()
+    });
+    let bearer = format!("authorization: Bearer {TOKEN}");
+    let (token, none) = (["-H", bearer.as_str()], ["-H", "accept: */*"]);
+    let event = ["-H", "content-type: application/cloudevents+json"];
+    let chunked = ["-H", "content-length:", "-H", "transfer-encoding: chunked"];
+    for (status, path, what) in [
+        (401, "/v1/events", [&none[..], &event].concat()),
+        (404, "/nowhere", token.to_vec()),
+        (405, "/v1/events", [&token[..], &["-X", "PUT"]].concat()),
+        (405, "/healthz", none.to_vec()),
+        (413, "/v1/events", [&token[..], &event].concat()),
+        (413, "/v1/events", [&token[..], &event, &chunked].concat()),
+        (415, "/v1/events", [&token[..], &event, &["-H", "content-encoding: gzip"]].concat()),
+        (415, "/v1/events", [&token[..], &["-H", "content-type: text/html"]].concat()),
+        (400, "/v1/events", [&token[..], &event].concat()),
+    ] {
+        // Within the limit of a body, or beyond it.
+        let sizes: &[&str] = match (status, what.last()) {
+            (413, _) => &["@10m"],
+            (400, _) | (415, Some(&"content-type: text/html")) => &["@1m"],
+            _ => &["@1m", "@10m"],
+        };
+        for (size, version) in sizes.iter().flat_map(|size| [(size, "--http2"), (size, "--http1.1")]) {
+            let url = format!("https://localhost:{}{path}", rebound.port);
+            let arguments = [&what[..], &[version, "--data-binary", size]].concat();
+            let (answered, body) = curl(folder.path(), &url, &arguments);
+            assert_eq!(answered, status, "{version} {size} {path} {what:?}: {body}");
+        }
+    }
+    assert_eq!(rebound.stop(), Some(0));
+}
+
+/// Back-pressure too: bodies that were announced and don't come fill the room.
+#[test]
+fn who_is_put_off_is_told_over_http_2_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("1m"), vec![b'x'; 1 << 20]).expect("written");
+    std::fs::write(folder.path().join("cert.pem"), "").expect("written");
+    let rebound = Running::start(folder.path(), "a", &["run", "intake", "--data", "data"], &[]).ready();
+    let announced: Vec<_> = (0..16)
+        .map(|_| {
+            let mut stream = std::net::TcpStream::connect(("127.0.0.1", rebound.port)).expect("a connection");
+            let head = "POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\n";
+            write!(stream, "{head}content-length: {}\r\n\r\n ", 4 << 20).expect("sent");
+            stream
+        })
+        .collect();
+    let url = format!("http://127.0.0.1:{}/v1/events", rebound.port);
+    let arguments =
+        ["--http2-prior-knowledge", "-i", "--data-binary", "@1m", "-H", "content-type: application/x-ndjson"];
+    // Until all of them are being read.
+    let told = crate::support::wait_for("back-pressure", || {
+        let (status, told) = curl(folder.path(), &url, &arguments);
+        (status == 429).then_some(told)
+    });
+    assert!(told.contains("retry-after: 2") && told.contains("post it again later"), "{told}");
+    drop(announced);
+    assert_eq!(rebound.stop(), Some(0));
+}

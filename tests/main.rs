@@ -6,6 +6,7 @@
 mod architecture;
 mod config;
 mod faults;
+mod hand_over;
 mod import;
 mod listener;
 mod pipeline;

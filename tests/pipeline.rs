@@ -100,7 +100,7 @@ timeout = "400ms"
     std::fs::write(folder.join("up"), "").expect("written");
 }
 
-fn lines(file: &Path) -> Vec<String> {
+pub(crate) fn lines(file: &Path) -> Vec<String> {
     std::fs::read_to_string(file).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
@@ -230,7 +230,7 @@ fn kill_9_loses_nothing_and_repeats_nothing_on_kafka() {
     survives_kills(&borrowed(&properties), 3);
 }
 
-fn kafka_environment(brokers: &str, prefix: &str) -> Vec<(&'static str, String)> {
+pub(crate) fn kafka_environment(brokers: &str, prefix: &str) -> Vec<(&'static str, String)> {
     vec![
         ("REBOUND_BUS__KIND", "kafka".into()),
         ("REBOUND_BUS__PARTITIONS", "2".into()),
@@ -240,7 +240,7 @@ fn kafka_environment(brokers: &str, prefix: &str) -> Vec<(&'static str, String)>
     ]
 }
 
-fn borrowed(environment: &[(&'static str, String)]) -> Vec<(&'static str, &'static str)> {
+pub(crate) fn borrowed(environment: &[(&'static str, String)]) -> Vec<(&'static str, &'static str)> {
     environment.iter().map(|(k, v)| (*k, &*Box::leak(v.clone().into_boxed_str()))).collect()
 }
 

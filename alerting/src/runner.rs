@@ -73,6 +73,9 @@ pub struct Stop {
     /// Rebound shuts down: no further step begins, a running one gets [`Settings::drain`] to end and is then killed,
     /// and the recovery is journalled as interrupted.
     pub shutdown: CancellationToken,
+    /// There is no time for that, since the partition goes to another instance: with `shutdown`, which is cancelled
+    /// too, what runs is killed at once, and the recovery is journalled as interrupted.
+    pub overdue: CancellationToken,
     /// The partition was lost: what runs is killed at once, and nothing more is journalled.
     pub fenced: CancellationToken,
 }

@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +69,43 @@ pub(crate) struct Follower {
     repeats: Repeats,
 }
 
+/// The path of a log on this machine; `None` for one in an object store.
+fn local(location: &str) -> Option<&Path> {
+    match location.split_once("://") {
+        None => Some(Path::new(location)),
+        Some(("file", path)) => Some(Path::new(path)),
+        Some(_) => None,
+    }
+}
+
+/// Looks whether a log on this machine is there at all, for which the table's library has many and long words.
+fn is_there(location: &str) -> Result<(), SqlError> {
+    let Some(path) = local(location) else { return Ok(()) };
+    match path.join("_delta_log").read_dir().map(|mut entries| entries.next().is_some()) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(SqlError::Absent { location: location.to_owned() }),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(SqlError::Absent { location: location.to_owned() }),
+        Err(error) => Err(SqlError::Open { location: location.to_owned(), reason: error.to_string() }),
+    }
+}
+
+fn cant_open(location: &str, error: DeltaTableError) -> SqlError {
+    let location = location.to_owned();
+    match (error, local(&location)) {
+        (DeltaTableError::NotATable(_), None) => SqlError::Absent { location },
+        (error, None) => {
+            let reason = format!(
+                "{error}. A log is at a local path or s3://bucket/prefix, whose credentials are in AWS_… variables"
+            );
+            SqlError::Open { location, reason }
+        }
+        (error, Some(_)) => {
+            let reason = format!("{error}. `rebound log verify` tells which file is damaged");
+            SqlError::Open { location, reason }
+        }
+    }
+}
+
 impl std::fmt::Debug for Follower {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Follower").field("version", &self.table.version()).finish_non_exhaustive()
@@ -76,7 +115,8 @@ impl std::fmt::Debug for Follower {
 impl Follower {
     /// Opens the table at its newest version.
     pub(crate) async fn open(location: &str, runtime: Arc<RuntimeEnv>) -> Result<Self, SqlError> {
-        let wrong = |source| SqlError::Open { location: location.to_owned(), source: Box::new(source) };
+        is_there(location)?;
+        let wrong = |error| cant_open(location, error);
         let url = deltalake::table::builder::parse_table_uri(location).map_err(wrong)?;
         let table = deltalake::open_table(url).await.map_err(wrong)?;
         let context = SessionContext::new_with_config_rt(SessionConfig::new(), runtime);

@@ -45,13 +45,21 @@ use crate::{functions, gather, guard, observed, projections};
 /// Why a query has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum SqlError {
-    /// The event log is not there or not readable.
-    #[error("the event log at {location} can't be opened: {source}")]
+    /// There is no event log.
+    #[error(
+        "there is no event log at {location} yet: start a log writer (rebound up, or rebound run log) first, or name its folder (--data DIR)"
+    )]
+    Absent {
+        /// Where it should be.
+        location: String,
+    },
+    /// The event log is not readable.
+    #[error("the event log at {location} can't be opened: {reason}")]
     Open {
         /// Where it should be.
         location: String,
-        /// What was found.
-        source: Box<DeltaTableError>,
+        /// What was found, and what to do.
+        reason: String,
     },
     /// The event log was there and is no longer readable.
     #[error("the event log can't be read: {0}")]
@@ -66,11 +74,11 @@ pub enum SqlError {
     #[error("{0}")]
     Invalid(String),
     /// It took too long.
-    #[error("the query was stopped after {}: narrow it down, or raise the statement timeout", humantime(*.0))]
+    #[error("the query was stopped after {}: narrow it down, or raise [sql] timeout", humantime(*.0))]
     Timeout(Duration),
     /// It needed too much memory.
     #[error(
-        "the query needs more than the {limit} bytes of memory that SQL may use: select fewer columns, aggregate, or raise the limit"
+        "the query needs more than the {limit} bytes of memory that SQL may use: select fewer columns, aggregate, or raise [sql] memory"
     )]
     Memory {
         /// The limit in bytes.

@@ -87,7 +87,7 @@ impl EventBus for MemoryBus {
         unsupported()
     }
 
-    async fn join(&self, _: &str, _: Topic) -> Result<Box<dyn Membership>, BusError> {
+    async fn join(&self, _: &str, _: Topic, _: Duration) -> Result<Box<dyn Membership>, BusError> {
         unsupported()
     }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use rebound_alerting::channel::Channel;
 use rebound_schemas::plan::Plan;
 
 use crate::cli::Done;
@@ -33,7 +34,10 @@ pub(crate) fn check(config: &Config, file: Option<PathBuf>, print: bool) -> Resu
     }
     let plan = load_plan(path)?;
     println!("{}", plan.explain());
-    let warnings = plan.warnings();
+    let mut warnings = plan.warnings();
+    // Secrets and authorities are this machine's, which may not be the one that runs the plan: no fault of the plan.
+    let unmade = plan.channels().values().filter_map(|channel| Channel::new(channel).err());
+    warnings.extend(unmade.map(|error| format!("{error} (`rebound up` here would refuse to start)")));
     for warning in &warnings {
         println!("warning: {warning}");
     }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
 use clap::Args;
 use rebound_schemas::codec::{self, TYPE_PREFIX};
+use rebound_schemas::plan::nearest;
 use rebound_schemas::{Kind, ServiceId};
 use serde_json::{Value, json};
 
@@ -104,7 +105,10 @@ pub(crate) fn client(token_file: Option<&Path>) -> Result<reqwest::Client> {
 fn from_flags(emit: &Emit, kind: &str) -> Result<String> {
     let Some(kind) = Kind::parse(kind) else {
         let known: Vec<_> = Kind::ALL.iter().map(|k| k.as_str()).collect();
-        bail!("--kind {kind:?} is unknown: expected one of {}", known.join(", "));
+        match nearest(kind, known.iter().copied()) {
+            Some(near) => bail!("--kind {kind:?} is unknown: did you mean {near:?}?"),
+            None => bail!("--kind {kind:?} is unknown: expected one of {}", known.join(", ")),
+        }
     };
     let data: Value = serde_json::from_str(&emit.payload).context("--payload is not JSON")?;
     let now = Utc::now();
@@ -144,7 +148,7 @@ pub(crate) async fn send(client: &reqwest::Client, url: &str, batch: &[String]) 
             .header(reqwest::header::CONTENT_TYPE, "application/x-ndjson")
             .body(batch.join("\n"));
         let answer =
-            request.send().await.with_context(|| format!("{url} does not answer: is `rebound up` running there?"))?;
+            request.send().await.with_context(|| format!("{url} does not answer (is `rebound up` running there?)"))?;
         let status = answer.status();
         if matches!(status.as_u16(), 429 | 503) {
             let wait = answer.headers().get(reqwest::header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());

@@ -4,7 +4,9 @@
 //! health checks asks for the token where there is one.
 
 pub(crate) mod exposition;
+mod rest;
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +22,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum_server::Handle;
 use prometheus_client::registry::Registry;
-use rebound_ingest::intake::{Token, drain};
+use rebound_ingest::intake::Token;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Http;
@@ -71,6 +73,7 @@ pub(crate) fn router(served: Served, api: Router) -> Router {
         .route("/readyz", get(ready))
         .with_state(served)
         .merge(guarded)
+        .layer(axum::middleware::from_fn(rest::take_rest))
 }
 
 async fn metrics(State(served): State<Served>, headers: HeaderMap) -> Response {
@@ -93,7 +96,6 @@ async fn ready(State(served): State<Served>) -> (StatusCode, String) {
 
 async fn authorize(State(served): State<Served>, request: Request, next: Next) -> Response {
     if served.token.as_ref().is_some_and(|token| !token.is_shown_by(request.headers())) {
-        drain(request.into_body()).await;
         let body = "a bearer token is required: send the header \"Authorization: Bearer TOKEN\"\n";
         return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response();
     }
@@ -120,11 +122,15 @@ pub(crate) struct Listener {
 impl Listener {
     /// Takes the address now, so that a port in use is known before anything else starts.
     pub(crate) async fn bind(settings: &Http) -> Result<Self> {
-        let socket = std::net::TcpListener::bind(settings.listen).with_context(|| {
-            format!(
-                "[http] listen = \"{}\" can't be listened on: choose another port, or end what uses it",
-                settings.listen
-            )
+        let socket = std::net::TcpListener::bind(settings.listen).map_err(|error| {
+            let remedy = match error.kind() {
+                ErrorKind::AddrInUse => "choose another port, or end what uses it",
+                ErrorKind::AddrNotAvailable => "write an address that this machine has, or 127.0.0.1",
+                ErrorKind::PermissionDenied => "choose a port above 1023",
+                _ => "choose another address",
+            };
+            let what = format!("[http] listen = \"{}\" can't be listened on: {remedy}", settings.listen);
+            anyhow::Error::from(error).context(what)
         })?;
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;

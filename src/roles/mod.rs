@@ -8,6 +8,7 @@ pub(crate) mod alert;
 mod clock;
 pub(crate) mod figures;
 pub(crate) mod recover;
+mod seat;
 pub(crate) mod tenure;
 pub(crate) mod view;
 
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::Done;
 use crate::config::{BusKind, Config};
 use crate::http::{Listener, Readiness, Served};
+use seat::{Seat, Span};
 use view::View;
 
 /// One kind of work that a process can do.
@@ -67,7 +69,7 @@ enum Stage {
     Http,
 }
 
-/// How long each stage may take to end.
+/// How long each stage may take to end; recoveries have their `drain_within` besides.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What others may look at while a process runs.
@@ -86,6 +88,7 @@ pub(crate) struct Process {
     roles: Vec<Role>,
     handle: Handle,
     listener: Option<Listener>,
+    channels: Option<Arc<Channels>>,
     readiness: Readiness,
     stops: BTreeMap<Stage, CancellationToken>,
     tasks: JoinSet<(Stage, &'static str, Result<()>)>,
@@ -123,7 +126,8 @@ pub(crate) async fn interrupted() {
 }
 
 impl Process {
-    /// Opens everything that can fail for want of something outside: the plan, the address, the bus.
+    /// Opens everything that can fail for want of something outside: the plan, its channels' secrets, the address, the
+    /// bus.
     pub(crate) async fn prepare(config: Config, roles: Vec<Role>) -> Result<Self> {
         let plan = match &config.plan {
             Some(path) => Some(Arc::new(crate::commands::check::load_plan(path)?)),
@@ -134,6 +138,12 @@ impl Process {
         if plan.is_none() && !needing.is_empty() {
             tracing::warn!("there is no plan: nothing is probed and nothing is decided (name one with --plan FILE)");
         }
+        let channels = match &plan {
+            Some(plan) if roles.contains(&Role::Alert) => {
+                Some(Arc::new(Channels::new(plan).context("the plan's channels")?))
+            }
+            _ => None,
+        };
         let listener = Listener::bind(&config.http).await?;
         let bus = open_bus(&config).await?;
         let view = Arc::new(View::new(plan.clone()));
@@ -141,6 +151,7 @@ impl Process {
         Ok(Self {
             handle: Handle { plan, bus, view, url: listener.url() },
             listener: Some(listener),
+            channels,
             readiness: Readiness::default(),
             stops: stages.into_iter().map(|stage| (stage, CancellationToken::new())).collect(),
             tasks: JoinSet::new(),
@@ -204,7 +215,7 @@ impl Process {
             });
         }
         if let Some(plan) = self.handle.plan.clone() {
-            self.start_deciders(&plan, &deciders)?;
+            self.start_deciders(&plan, &deciders);
             if self.has(Role::Probe) {
                 let site = self.config.probe.site.as_deref().map(SiteId::new).transpose();
                 let settings = ProbeSettings {
@@ -234,28 +245,35 @@ impl Process {
         Ok(())
     }
 
-    fn start_deciders(&mut self, plan: &Arc<Plan>, stop: &CancellationToken) -> Result<()> {
-        if self.has(Role::Alert) {
-            let channels = Arc::new(Channels::new(plan).context("the plan's channels")?);
-            let (plan, bus, stop) = (plan.clone(), self.handle.bus.clone(), stop.clone());
-            let ready = self.readiness.role("alert");
+    fn start_deciders(&mut self, plan: &Arc<Plan>, stop: &CancellationToken) {
+        if let Some(channels) = self.channels.clone() {
+            let seat = self.seat("alert", alert::GROUP, Topic::Observations, Span::All, stop);
+            let plan = plan.clone();
             self.spawn(Stage::Deciders, "alert", async move {
-                let tenure = |held| alert::decide(held, plan.clone(), channels.clone(), ready.clone());
-                tenure::serve(&bus, alert::GROUP, Topic::Observations, &stop, &ready, tenure).await.context("alerting")
+                let tenure = move |held, folded| alert::decide(held, plan.clone(), channels.clone(), folded);
+                seat.serve(tenure).await.context("alerting")
             });
         }
         if self.has(Role::Recover) {
             let role = recover::Role::new(plan.clone(), &self.config);
-            let (bus, stop) = (self.handle.bus.clone(), stop.clone());
-            let ready = self.readiness.role("recover");
+            let seat = self.seat("recover", recover::GROUP, Topic::Recoveries, Span::Each, stop);
             self.spawn(Stage::Deciders, "recover", async move {
-                let tenure = |held, folded| role.clone().run(held, folded);
-                tenure::serve_each(&bus, recover::GROUP, Topic::Recoveries, &stop, &ready, tenure)
-                    .await
-                    .context("recoveries")
+                let tenure = move |held, folded| role.clone().run(held, folded);
+                seat.serve(tenure).await.context("recoveries")
             });
         }
-        Ok(())
+    }
+
+    fn seat(
+        &self,
+        role: &'static str,
+        group: &'static str,
+        topic: Topic,
+        span: Span,
+        stop: &CancellationToken,
+    ) -> Seat {
+        let (bus, shutdown, ready) = (self.handle.bus.clone(), stop.clone(), self.readiness.role(role));
+        Seat { bus, group, topic, span, drain_within: self.config.recover.drain_within, shutdown, ready }
     }
 
     /// Ends when a role does, which it should not: answers why.
@@ -272,6 +290,7 @@ impl Process {
 
     /// Stops stage by stage, writes down what is on the bus, and closes it.
     pub(crate) async fn stop(mut self) -> Result<()> {
+        let drain_within = self.config.recover.drain_within;
         for stage in [Stage::Sources, Stage::Deciders, Stage::Log, Stage::Http] {
             if stage == Stage::Log && self.has(Role::Log) {
                 drained(&self.handle.bus).await;
@@ -290,9 +309,10 @@ impl Process {
                 }
                 Ok(())
             };
-            match tokio::time::timeout(PATIENCE, ended).await {
+            let patience = if stage == Stage::Deciders { PATIENCE + drain_within } else { PATIENCE };
+            match tokio::time::timeout(patience, ended).await {
                 Ok(result) => result?,
-                Err(_) => bail!("the stage {stage:?} did not end within {} s", PATIENCE.as_secs()),
+                Err(_) => bail!("the stage {stage:?} did not end within {} s", patience.as_secs()),
             }
         }
         self.handle.bus.close().await?;

@@ -1,8 +1,9 @@
 //! The recovery role: folds recoveries, starts those whose turn it is, and gives each its journal and its
 //! observations. What runs when is decided by `rebound_alerting::queue`, how by `rebound_alerting::runner`.
 //!
-//! Everything it spawns ends with the tenure: an instance that lost its partitions kills what it runs, and whoever
-//! owns them next finds those recoveries unfinished and closes them as interrupted.
+//! Everything it spawns ends with the tenure. When a partition is to go to another instance, nothing new begins, and
+//! what runs may end (see [`seat`](super::seat)); what was killed with its instance is found unfinished by the next
+//! owner and closed as interrupted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +42,7 @@ pub(crate) struct Role {
     plan: Arc<Plan>,
     runner: String,
     limits: QueueLimits,
+    drain_within: Duration,
 }
 
 impl Role {
@@ -51,7 +53,7 @@ impl Role {
             ..QueueLimits::default()
         };
         let runner = format!("{}/{}", config.instance, std::process::id());
-        Self { plan, runner, limits }
+        Self { plan, runner, limits, drain_within: config.recover.drain_within }
     }
 
     /// Runs recoveries of the owned partitions until the tenure ends.
@@ -77,12 +79,12 @@ impl Role {
         // Cancelled when this future is dropped: a run that is between two awaits still sees it.
         let fenced = CancellationToken::new();
         let _lost: DropGuard = fenced.clone().drop_guard();
-        let stop = Stop { shutdown: held.shutdown().clone(), fenced };
+        let stop = Stop { shutdown: held.shutdown().clone(), overdue: held.overdue().clone(), fenced };
         let mut ask = tokio::time::interval(ASK_EVERY);
         ask.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         ready.store(true, Ordering::Release);
         loop {
-            if !held.shutdown().is_cancelled() {
+            if !held.leaving().is_cancelled() {
                 for command in queue.decide(self.plan.as_ref(), Utc::now(), |service| held.owns(service)) {
                     match command {
                         Command::Finish { finished } => {
@@ -171,7 +173,7 @@ impl Role {
             Ok(task) => task,
             Err(error) => return (id, Err(error)),
         };
-        let settings = Settings::default();
+        let settings = Settings { drain: self.drain_within, ..Settings::default() };
         let run = run_task(&task, &self.runner, &mut journal, &mut watch, &settings, &stop);
         let result = Box::pin(run).await.map(|outcome| {
             tracing::info!(recovery = %id, service = %task.service, %outcome, "recovery ended");

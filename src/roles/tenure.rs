@@ -1,204 +1,44 @@
-//! What the deciding roles share: a tenure over partitions, in which state is folded, inputs arrive and decisions
-//! are appended.
+//! What the deciding roles share: tenures over partitions, in which state is folded, inputs arrive and decisions are
+//! appended.
 //!
-//! A tenure lasts while the owned partitions stay the same. Its state is folded anew at its start, and everything
+//! A tenure lasts while its partitions stay the instance's own. Its state is folded anew at its start, and everything
 //! it held is dropped at its end: nothing decided under one assignment leaks into the next. Decisions go through
 //! the partition's [`Transactor`], so a process that was paused and lost its partitions is fenced at its first word.
+//! Who joins, and which tenures begin and end when partitions move, is [`seat`](super::seat)'s.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rebound_ingest::bus::{
-    BusError, EventBus, Fetch, Membership, Offset, Ownership, Partition, ReadLimit, Record, Stream, Transactor,
-    partition_of,
+    BusError, EventBus, Fetch, Offset, Partition, ReadLimit, Record, Stream, Transactor, partition_of,
 };
 use rebound_schemas::{Event, ServiceId, Topic};
 use tokio::sync::{Mutex, mpsc};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Records a read takes at most: small enough that one slow fold does not hold up the timers.
 const READ: ReadLimit = ReadLimit { records: 2_000, bytes: 4 << 20, wait: Duration::from_millis(500) };
-/// How long a tenure may take to end by itself when the process stops.
-const DRAIN: Duration = Duration::from_secs(15);
 /// Fetches waiting for a role at most; readers wait when it is full.
 const FEED_DEPTH: usize = 16;
 
-/// Why a tenure ended.
-#[derive(Debug)]
-pub(crate) enum Ended {
-    /// The process is stopping.
-    Shutdown,
-    /// Partitions came or went.
-    Reassigned(Ownership),
-    /// Another instance took a partition over.
-    Fenced,
+/// How a tenure is asked to end by itself, the gentlest first. It is dropped if it does not.
+#[derive(Debug, Clone)]
+pub(super) struct Ending {
+    /// Nothing new is begun; what runs goes on to its end.
+    pub(super) leaving: CancellationToken,
+    /// What runs ends at its next occasion.
+    pub(super) shutdown: CancellationToken,
+    /// What runs ends now.
+    pub(super) overdue: CancellationToken,
 }
 
-/// How a deciding role lives: join, and one tenure after another until the end.
-///
-/// `tenure` is dropped when ownership changes, so whatever it spawned must end with it (see [`JoinSet`]).
-pub(crate) async fn serve<F>(
-    bus: &Arc<dyn EventBus>,
-    group: &'static str,
-    topic: Topic,
-    shutdown: &CancellationToken,
-    ready: &AtomicBool,
-    mut tenure: impl FnMut(Arc<Tenure>) -> F,
-) -> Result<(), BusError>
-where
-    F: Future<Output = Result<(), BusError>>,
-{
-    let mut membership = bus.join(group, topic).await?;
-    let mut owned = BTreeSet::new();
-    loop {
-        // With no partition (more instances than partitions) there is nothing to fold: a ready stand-by. With some,
-        // the tenure says when it has folded its past.
-        ready.store(owned.is_empty(), Ordering::Release);
-        let ended = if owned.is_empty() {
-            tokio::select! {
-                () = shutdown.cancelled() => Ended::Shutdown,
-                change = membership.changed() => Ended::Reassigned(change?),
-            }
-        } else {
-            tracing::info!(group, partitions = ?owned, "deciding for partitions");
-            one_tenure(bus, group, topic, &owned, membership.as_mut(), shutdown, &mut tenure).await?
-        };
-        match ended {
-            Ended::Shutdown => break,
-            Ended::Reassigned(Ownership::Gained { partitions, .. }) => owned.extend(partitions),
-            Ended::Reassigned(Ownership::Lost { partitions, .. }) => {
-                tracing::info!(group, ?partitions, "partitions went to another instance");
-                owned.retain(|p| !partitions.contains(p));
-            }
-            // Whoever fenced us owns it now; the group's word about it is on its way. Joining anew is the one thing
-            // that is right whatever that word is.
-            Ended::Fenced => {
-                tracing::warn!(group, "fenced by another instance: joining anew");
-                membership.leave().await;
-                owned.clear();
-                membership = bus.join(group, topic).await?;
-            }
-        }
-    }
-    membership.leave().await;
-    Ok(())
-}
-
-/// As [`serve`], with a tenure a partition: what runs in one is not disturbed when others come or go.
-pub(crate) async fn serve_each<F>(
-    bus: &Arc<dyn EventBus>,
-    group: &'static str,
-    topic: Topic,
-    shutdown: &CancellationToken,
-    ready: &Arc<AtomicBool>,
-    mut tenure: impl FnMut(Arc<Tenure>, Arc<AtomicBool>) -> F,
-) -> Result<(), BusError>
-where
-    F: Future<Output = Result<(), BusError>> + Send + 'static,
-{
-    let mut membership = bus.join(group, topic).await?;
-    let mut owned: BTreeMap<i32, (AbortHandle, Arc<AtomicBool>)> = BTreeMap::new();
-    let mut tenures: JoinSet<(i32, Result<(), BusError>)> = JoinSet::new();
-    let mut look = tokio::time::interval(Duration::from_millis(100));
-    let overdue = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(DRAIN).await;
-    };
-    tokio::pin!(overdue);
-    loop {
-        if shutdown.is_cancelled() && tenures.is_empty() {
-            break;
-        }
-        tokio::select! {
-            biased;
-            () = &mut overdue => break,
-            change = membership.changed() => match change? {
-                Ownership::Gained { partitions, .. } => {
-                    tracing::info!(group, ?partitions, "deciding for partitions");
-                    for number in partitions {
-                        let begin = (bus.clone(), shutdown.clone(), Arc::new(AtomicBool::new(false)));
-                        let folded = begin.2.clone();
-                        let begun = Tenure::begin(begin.0, group, topic, &BTreeSet::from([number]), begin.1).await;
-                        let held = match begun {
-                            Ok(held) => tenure(Arc::new(held), begin.2),
-                            // It went to another meanwhile; the group's word about it is on its way.
-                            Err(BusError::Fenced { .. }) => continue,
-                            Err(error) => return Err(error),
-                        };
-                        let handle = tenures.spawn(async move { (number, held.await) });
-                        if let Some((old, _)) = owned.insert(number, (handle, folded)) {
-                            old.abort();
-                        }
-                    }
-                }
-                Ownership::Lost { partitions, .. } => {
-                    tracing::info!(group, ?partitions, "partitions went to another instance");
-                    for (tenure, _) in partitions.iter().filter_map(|number| owned.remove(number)) {
-                        tenure.abort();
-                    }
-                }
-            },
-            Some(ended) = tenures.join_next() => match ended {
-                Ok((_, Ok(()))) => {}
-                Ok((number, Err(BusError::Fenced { partition }))) => {
-                    tracing::warn!(group, number, %partition, "fenced by another instance: joining anew");
-                    tenures.abort_all();
-                    while tenures.join_next().await.is_some() {}
-                    owned.clear();
-                    membership.leave().await;
-                    membership = bus.join(group, topic).await?;
-                }
-                Ok((_, Err(error))) => return Err(error),
-                Err(aborted) if aborted.is_cancelled() => {}
-                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-            },
-            _ = look.tick() => {}
-        }
-        let folded = owned.values().all(|(_, folded)| folded.load(Ordering::Acquire));
-        ready.store(folded, Ordering::Release);
-    }
-    tenures.shutdown().await;
-    membership.leave().await;
-    Ok(())
-}
-
-async fn one_tenure<F>(
-    bus: &Arc<dyn EventBus>,
-    group: &'static str,
-    topic: Topic,
-    owned: &BTreeSet<i32>,
-    membership: &mut dyn Membership,
-    shutdown: &CancellationToken,
-    tenure: &mut impl FnMut(Arc<Tenure>) -> F,
-) -> Result<Ended, BusError>
-where
-    F: Future<Output = Result<(), BusError>>,
-{
-    let held = async {
-        let held = Arc::new(Tenure::begin(bus.clone(), group, topic, owned, shutdown.clone()).await?);
-        tenure(held).await
-    };
-    let overdue = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(DRAIN).await;
-    };
-    tokio::select! {
-        // Ownership first: a change must not wait behind a flood of inputs.
-        biased;
-        change = membership.changed() => Ok(Ended::Reassigned(change?)),
-        result = held => match result {
-            Ok(()) => Ok(Ended::Shutdown),
-            Err(BusError::Fenced { partition }) => {
-                tracing::warn!(group, %partition, "another instance decides for this partition now");
-                Ok(Ended::Fenced)
-            }
-            Err(error) => Err(error),
-        },
-        () = overdue => Ok(Ended::Shutdown),
+impl Ending {
+    /// The first two come by themselves when the process stops.
+    pub(super) fn under(stop: &CancellationToken) -> Self {
+        Self { leaving: stop.child_token(), shutdown: stop.child_token(), overdue: CancellationToken::new() }
     }
 }
 
@@ -211,32 +51,42 @@ pub(crate) struct Tenure {
     bus: Arc<dyn EventBus>,
     group: &'static str,
     transactors: BTreeMap<i32, Mutex<Box<dyn Transactor>>>,
-    shutdown: CancellationToken,
+    ending: Ending,
 }
 
 impl Tenure {
-    async fn begin(
+    pub(super) async fn begin(
         bus: Arc<dyn EventBus>,
         group: &'static str,
         topic: Topic,
         owned: &BTreeSet<i32>,
-        shutdown: CancellationToken,
+        ending: Ending,
     ) -> Result<Self, BusError> {
         let mut transactors = BTreeMap::new();
         for number in owned {
             let transactor = retried(|| bus.transactor(group, Partition::of(topic, *number))).await?;
             transactors.insert(*number, Mutex::new(transactor));
         }
-        Ok(Self { bus, group, transactors, shutdown })
+        Ok(Self { bus, group, transactors, ending })
     }
 
     pub(crate) fn bus(&self) -> &Arc<dyn EventBus> {
         &self.bus
     }
 
-    /// Cancelled when the process stops: the tenure then ends by itself, soon.
+    /// Cancelled when the tenure is to end: it begins nothing new, and ends by itself when nothing runs.
+    pub(crate) fn leaving(&self) -> &CancellationToken {
+        &self.ending.leaving
+    }
+
+    /// Cancelled when the process stops, or there is no more time: the tenure then ends by itself, soon.
     pub(crate) fn shutdown(&self) -> &CancellationToken {
-        &self.shutdown
+        &self.ending.shutdown
+    }
+
+    /// Cancelled when another instance waits for the partition: what runs is ended at once.
+    pub(crate) fn overdue(&self) -> &CancellationToken {
+        &self.ending.overdue
     }
 
     /// The owned partition numbers.

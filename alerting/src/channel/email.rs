@@ -2,19 +2,25 @@
 //!
 //! The message's id follows from the notice's key, so that a mailbox drops repeats, and every message of one alert
 //! refers to the same thread. A relay that refuses one receiver refuses the message. Relays are trusted by the
-//! public (Mozilla) root certificates.
+//! public (Mozilla) root certificates and those of the channel's `ca_file`; one that is not is told nothing.
 
+use std::error::Error as _;
 use std::fmt;
+use std::io::Read;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MessageBuilder};
+use lettre::transport::smtp::Error as SmtpError;
 use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Tls, TlsParameters};
+use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use rebound_schemas::codec::format_time;
 use rebound_schemas::plan::{MailTls, SecretRef};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{CertificateError, InvalidMessage};
 
 use super::guard;
 use super::secret::{Redactor, Secret};
@@ -24,12 +30,26 @@ use crate::procedure::shorten;
 
 type Fault = (&'static str, String);
 
+/// Largest file of authorities, in bytes: a whole system's bundle has a quarter of that.
+const MAX_CA_BYTES: u64 = 1 << 20;
+
+/// Where mail is handed in, and how that is protected.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Relay<'a> {
+    /// `host:port`.
+    pub(crate) server: &'a str,
+    pub(crate) tls: MailTls,
+    /// PEM file of authorities that are trusted besides the public ones.
+    pub(crate) ca_file: Option<&'a str>,
+}
+
 /// A relay, a sender and receivers.
 pub(crate) struct Mailer {
     transport: AsyncSmtpTransport<Tokio1Executor>,
     from: Mailbox,
     to: Vec<Mailbox>,
     server: String,
+    tls: MailTls,
     timeout: Duration,
 }
 
@@ -41,22 +61,19 @@ impl fmt::Debug for Mailer {
 }
 
 impl Mailer {
-    /// `server` is `host:port`; `login` is a user name with its password. A password is only ever sent over TLS, or
-    /// to loopback.
+    /// `login` is a user name with its password. A password is only ever sent over TLS, or to loopback.
     pub(crate) fn new(
-        server: &str,
-        tls: MailTls,
+        relay: Relay<'_>,
         from: &str,
         to: &[String],
         login: Option<(&str, Option<&SecretRef>)>,
         timeout: Duration,
         redactor: &mut Redactor,
     ) -> Result<Self, Fault> {
-        let (host, port) = split_server(server)?;
-        let parameters = || TlsParameters::new(host.to_owned()).map_err(|e| ("tls", e.to_string()));
-        let tls = match tls {
-            MailTls::Implicit => Tls::Wrapper(parameters()?),
-            MailTls::StartTls => Tls::Required(parameters()?),
+        let (host, port) = split_server(relay.server)?;
+        let tls = match relay.tls {
+            MailTls::Implicit => Tls::Wrapper(parameters(host, relay.ca_file)?),
+            MailTls::StartTls => Tls::Required(parameters(host, relay.ca_file)?),
             MailTls::None if is_loopback(host) => Tls::None,
             MailTls::None => {
                 let reason = format!(
@@ -88,7 +105,8 @@ impl Mailer {
             Some((_, None)) => return Err(("password", "there is a user name but no password".into())),
             None => {}
         }
-        Ok(Self { transport: builder.build(), from, to, server: server.to_owned(), timeout })
+        let (server, tls) = (relay.server.to_owned(), relay.tls);
+        Ok(Self { transport: builder.build(), from, to, server, tls, timeout })
     }
 
     pub(crate) async fn send(&self, notice: &Notice) -> Result<(), SendError> {
@@ -96,11 +114,19 @@ impl Mailer {
         match tokio::time::timeout(self.timeout, self.transport.send(message)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => {
-                let retry = if error.is_permanent() || error.is_client() { Retry::Never } else { Retry::Usual };
-                Err(SendError { message: format!("{}: {}", self.server, one_line(&guard::chain(&error))), retry })
+                let error = innermost(&error);
+                let hint = tls_error(error).and_then(remedy);
+                let never = error.is_permanent() || error.is_client() || hint.is_some();
+                let hint = hint.map(|hint| format!(": {hint}")).unwrap_or_default();
+                let message = format!("{}: {}{hint}", self.server, one_line(&guard::chain(error)));
+                Err(SendError { message, retry: if never { Retry::Never } else { Retry::Usual } })
             }
             Err(_) => {
-                let message = format!("{} did not take the message in time", self.server);
+                let hint = match (self.tls, self.server.ends_with(":465")) {
+                    (MailTls::StartTls, true) => ": port 465 usually begins with TLS, by tls = \"implicit\"",
+                    _ => "",
+                };
+                let message = format!("{} did not take the message in time{hint}", self.server);
                 Err(SendError { message, retry: Retry::Usual })
             }
         }
@@ -143,6 +169,60 @@ impl Mailer {
     }
 }
 
+/// What TLS to `host` trusts.
+fn parameters(host: &str, ca_file: Option<&str>) -> Result<TlsParameters, Fault> {
+    let builder = TlsParameters::builder(host.to_owned());
+    let Some(path) = ca_file else { return builder.build().map_err(|e| ("tls", e.to_string())) };
+    let wrong = |reason: String| ("ca_file", format!("the file {path} {reason}"));
+    let mut pem = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(MAX_CA_BYTES + 1).read_to_end(&mut pem));
+    read.map_err(|e| wrong(format!("can't be read: {e}")))?;
+    if pem.len() as u64 > MAX_CA_BYTES {
+        return Err(wrong(format!("is larger than the {MAX_CA_BYTES} bytes that authorities may have")));
+    }
+    let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+    let certificates = certificates.map_err(|e| wrong(format!("is damaged: {e}")))?;
+    if certificates.is_empty() {
+        return Err(wrong("has no certificate in it: expected PEM, which begins -----BEGIN CERTIFICATE-----".into()));
+    }
+    let authorities = Certificate::from_pem(&pem).map_err(|e| wrong(format!("is damaged: {e}")))?;
+    builder.add_root_certificate(authorities).build().map_err(|e| wrong(format!("has a bad certificate: {e}")))
+}
+
+/// The error that others of the same kind are wrapped around.
+fn innermost(error: &SmtpError) -> &SmtpError {
+    let mut error = error;
+    while let Some(under) = error.source().and_then(|under| under.downcast_ref::<SmtpError>()) {
+        error = under;
+    }
+    error
+}
+
+/// What TLS said, if it was that which failed.
+fn tls_error(error: &SmtpError) -> Option<&rustls::Error> {
+    let under = error.source()?;
+    let under = under.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    under?.downcast_ref::<rustls::Error>()
+}
+
+/// What to do about it, where trying again would not help.
+fn remedy(error: &rustls::Error) -> Option<&'static str> {
+    use CertificateError as Certificate;
+    match error {
+        rustls::Error::InvalidCertificate(error) => Some(match error {
+            Certificate::UnknownIssuer => "write its authority's certificate into a file, and that as ca_file",
+            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
+                "write the name that the certificate has as server"
+            }
+            _ => "the relay needs another certificate",
+        }),
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            Some("it does not begin with TLS: write tls = \"starttls\"")
+        }
+        _ => None,
+    }
+}
+
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
@@ -172,10 +252,13 @@ mod tests {
         to: &[&str],
         login: Option<(&str, Option<&SecretRef>)>,
     ) -> Result<Mailer, Fault> {
+        relayed(Relay { server, tls, ca_file: None }, to, login)
+    }
+
+    fn relayed(relay: Relay<'_>, to: &[&str], login: Option<(&str, Option<&SecretRef>)>) -> Result<Mailer, Fault> {
         let to: Vec<String> = to.iter().map(|text| (*text).to_owned()).collect();
         Mailer::new(
-            server,
-            tls,
+            relay,
             "Rebound <rebound@example.com>",
             &to,
             login,
@@ -203,6 +286,40 @@ mod tests {
         assert!(mailer("[::1]:25", MailTls::None, to, None).is_ok());
         assert!(mailer("mail.example.com:465", MailTls::Implicit, to, None).is_ok());
         assert!(mailer("mail.example.com:587", MailTls::StartTls, to, None).is_ok());
+    }
+
+    #[test]
+    fn a_file_of_authorities_is_looked_at_before_anybody_must_be_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem").display().to_string();
+        let ca_file = Some(path.as_str());
+        let relay = Relay { server: "mail.example.com:465", tls: MailTls::Implicit, ca_file };
+        let made = || relayed(relay, &["ops@example.com"], None);
+        let good = rcgen::generate_simple_self_signed(vec!["mail.example.com".into()]).unwrap();
+        let (pem, der) = (good.cert.pem(), good.cert.der().to_vec());
+        let lie = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let (key, torn) = (good.signing_key.serialize_pem(), pem[..pem.len() / 2].to_owned());
+        let large = " ".repeat((1 << 20) + 1);
+        let bad: [(&[u8], &str); 6] = [
+            (b"", "has no certificate in it: expected PEM"),
+            (&der, "has no certificate in it: expected PEM"),
+            (key.as_bytes(), "has no certificate in it: expected PEM"),
+            (torn.as_bytes(), "is damaged"),
+            (lie.as_bytes(), "has a bad certificate"),
+            (large.as_bytes(), "is larger than"),
+        ];
+        let check = |says: &str| {
+            let (part, reason) = made().unwrap_err();
+            assert_eq!(part, "ca_file");
+            assert!(reason.starts_with(&format!("the file {path} {says}")), "{reason}");
+        };
+        check("can't be read");
+        for (bytes, says) in bad {
+            std::fs::write(&path, bytes).unwrap();
+            check(says);
+        }
+        std::fs::write(&path, format!("authorities of the house\n{pem}{pem}")).unwrap();
+        assert!(made().is_ok());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use rebound_schemas::{ChannelId, Event};
 
 use crate::notify::Notice;
 use crate::procedure::shorten;
-use email::Mailer;
+use email::{Mailer, Relay};
 use http::Webhook;
 use program::Program;
 use request::Shape;
@@ -186,9 +186,10 @@ impl Channel {
                     .map_err(error)?
             }
             ChannelKind::Command { argv } => Sender::Program(Program::new(argv.clone(), plan.timeout)),
-            ChannelKind::Email { server, tls, from, to, user, password } => {
+            ChannelKind::Email { server, tls, ca_file, from, to, user, password } => {
                 let login = user.as_deref().map(|user| (user, password.as_ref()));
-                let mailer = Mailer::new(server, *tls, from, to, login, plan.timeout, &mut redactor).map_err(error)?;
+                let relay = Relay { server, tls: *tls, ca_file: ca_file.as_deref() };
+                let mailer = Mailer::new(relay, from, to, login, plan.timeout, &mut redactor).map_err(error)?;
                 Sender::Email(Box::new(mailer))
             }
             ChannelKind::Log => Sender::Log,
@@ -271,5 +272,7 @@ impl Channel {
 mod tests;
 #[cfg(test)]
 mod tests_alertmanager;
+#[cfg(test)]
+mod tests_email;
 #[cfg(test)]
 mod tests_kinds;

@@ -283,6 +283,7 @@ fn mail(server: &str, password: Option<&str>, attempts: u32) -> Channel {
     let kind = ChannelKind::Email {
         server: server.into(),
         tls: MailTls::None,
+        ca_file: None,
         from: "Rebound <rebound@example.com>".into(),
         to: vec!["ops@example.com".into(), "Ann <ann@example.com>".into()],
         user: password.map(|_| "me".into()),

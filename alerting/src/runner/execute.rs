@@ -23,7 +23,8 @@ pub(super) struct Claim {
     pub(super) approved: bool,
 }
 
-/// Executes an action, ended early when Rebound stops (after the drain). A fence drops the future.
+/// Executes an action, ended early when Rebound stops (after the drain): whether that cut it short is told beside its
+/// result. A fence drops the future.
 pub(super) async fn execute(
     task: &Task,
     settings: &Settings,
@@ -31,18 +32,27 @@ pub(super) async fn execute(
     action: &Action,
     claim: &Claim,
     events: broadcast::Receiver<Arc<Event>>,
-) -> ActionResult {
+) -> (ActionResult, bool) {
     let cancel = CancellationToken::new();
     let watch = async {
-        stop.shutdown.cancelled().await;
-        tokio::time::sleep(settings.drain).await;
+        let drained = async {
+            stop.shutdown.cancelled().await;
+            tokio::time::sleep(settings.drain).await;
+        };
+        tokio::select! {
+            () = drained => {}
+            () = stop.overdue.cancelled() => {}
+        }
         cancel.cancel();
         std::future::pending::<()>().await;
     };
     let limits = Limits { timeout: claim.timeout, grace: settings.kill_grace, cancel: &cancel };
     tokio::select! {
         biased;
-        result = Box::pin(act(task, action, claim, events, limits)) => result,
+        result = Box::pin(act(task, action, claim, events, limits)) => {
+            let cut = cancel.is_cancelled() && result.outcome != StepOutcome::Succeeded;
+            (result, cut)
+        }
         () = watch => unreachable!("it waits for ever"),
     }
 }

@@ -40,8 +40,19 @@ pub(super) async fn run(
 ) -> Result<RecoveryOutcome, RunnerError> {
     let (events, _) = broadcast::channel(WAITED_FOR);
     let (began, approved) = (Instant::now(), BTreeSet::new());
-    let mut run =
-        Run { task, journal, observations, open: true, settings, stop, began, events, approved, moved: false };
+    let mut run = Run {
+        task,
+        journal,
+        observations,
+        open: true,
+        settings,
+        stop,
+        began,
+        events,
+        approved,
+        moved: false,
+        cut: None,
+    };
     let script = match &task.steps {
         Ok(script) => script.clone(),
         Err(reason) => {
@@ -77,6 +88,8 @@ pub(super) struct Run<'a> {
     approved: BTreeSet<StepId>,
     /// A move between sites has begun.
     moved: bool,
+    /// A step that was ended for want of time: whether it would have failed is not known.
+    cut: Option<StepId>,
 }
 
 /// What a step's future hands back.
@@ -84,7 +97,7 @@ enum Turn {
     /// Its back-off is over.
     Due { index: usize, attempt: u32, action: Box<Action> },
     /// It ended.
-    Ended { index: usize, attempt: u32, result: ActionResult, took: Duration },
+    Ended { index: usize, attempt: u32, result: ActionResult, cut: bool, took: Duration },
 }
 
 impl<'a> Run<'a> {
@@ -93,10 +106,15 @@ impl<'a> Run<'a> {
         loop {
             let idle = running.is_empty();
             match state.next() {
+                _ if self.cut.is_some() && !idle => self.turn(&mut state, &mut running).await?,
+                _ if let Some(step) = &self.cut => {
+                    let when = format!("during step {step}");
+                    return self.interrupted(&when).await;
+                }
                 Next::Run { index, .. } if self.stop.shutdown.is_cancelled() => {
                     if idle {
                         let step = state.steps()[index].step.id.clone();
-                        return self.interrupted(&format!("Rebound was stopped before step {step}")).await;
+                        return self.interrupted(&format!("before step {step}")).await;
                     }
                     self.turn(&mut state, &mut running).await?;
                 }
@@ -126,12 +144,12 @@ impl<'a> Run<'a> {
                 }
                 // What waited for its next attempt when Rebound was stopped is held and will not begin.
                 Next::Wait if idle => {
-                    return self.interrupted("Rebound was stopped before a further attempt at a step").await;
+                    return self.interrupted("before a further attempt at a step").await;
                 }
                 Next::Wait => self.turn(&mut state, &mut running).await?,
                 Next::Verify => {
                     let Some(verified) = self.verify().await? else {
-                        return self.interrupted("Rebound was stopped during the verification").await;
+                        return self.interrupted("during the verification").await;
                     };
                     state.evolve(&verified.data);
                     self.record(vec![verified]).await?;
@@ -169,7 +187,12 @@ impl<'a> Run<'a> {
                 running.push(claimed);
                 Ok(())
             }
-            Turn::Ended { index, attempt, result, took } => self.ended(state, index, attempt, result, took).await,
+            Turn::Ended { index, attempt, result, cut, took } => {
+                if cut {
+                    self.cut.get_or_insert_with(|| state.steps()[index].step.id.clone());
+                }
+                self.ended(state, index, attempt, result, took).await
+            }
         }
     }
 
@@ -220,8 +243,8 @@ impl<'a> Run<'a> {
         let (task, settings, stop) = (self.task, self.settings, self.stop);
         Ok(Box::pin(async move {
             let began = Instant::now();
-            let result = execute(task, settings, stop, &action, &claim, waited_for).await;
-            Turn::Ended { index, attempt, result, took: began.elapsed() }
+            let (result, cut) = execute(task, settings, stop, &action, &claim, waited_for).await;
+            Turn::Ended { index, attempt, result, cut, took: began.elapsed() }
         }))
     }
 
@@ -251,8 +274,13 @@ impl<'a> Run<'a> {
         self.record(vec![event]).await
     }
 
-    async fn interrupted(&mut self, reason: &str) -> Result<RecoveryOutcome, RunnerError> {
-        self.finish(RecoveryOutcome::Interrupted, Some(ErrorClass::Unknown), Some(reason.to_owned()), false).await
+    async fn interrupted(&mut self, when: &str) -> Result<RecoveryOutcome, RunnerError> {
+        let why = match self.stop.overdue.is_cancelled() {
+            true => "its partition went to another instance",
+            false => "Rebound was stopped",
+        };
+        let reason = Some(format!("{why} {when}"));
+        self.finish(RecoveryOutcome::Interrupted, Some(ErrorClass::Unknown), reason, false).await
     }
 
     /// Journals the end: of the move between sites if there was one, the call for people if there is one, and the

@@ -376,7 +376,28 @@ async fn a_shutdown_drains_and_says_that_it_was_interrupted() {
     assert_eq!(ended, Ok(RecoveryOutcome::Interrupted));
     assert!(gone(&pid).await);
     assert_eq!(scene.journal.story()[1..], ["a 1 started", "a 1 failed", "finished interrupted"]);
-    assert_eq!(scene.journal.finished().reason.as_deref(), Some("Rebound was stopped before step a"));
+    assert_eq!(scene.journal.finished().reason.as_deref(), Some("Rebound was stopped during step a"));
+}
+
+#[tokio::test]
+async fn what_is_overdue_is_ended_at_once_and_journalled() {
+    let mut scene = Scene::new();
+    let (file, stop) = (scene.path("pid"), scene.stop.clone());
+    let long = shell_step("a", &format!("echo $$ > {}; exec /usr/bin/sleep 600", file.display()));
+    let task = task(vec![long, shell_step("b", "exit 0")]);
+    let patient = Settings { drain: LONG * 10, ..settings() };
+    let mut watching = Watching { alive: &scene.folder.path().join("alive") };
+    let run = run_task(&task, "me", &mut scene.journal, &mut watching, &patient, &scene.stop);
+    let (ended, pid) = tokio::join!(Box::pin(run), async {
+        let pid = written(&file).await;
+        stop.shutdown.cancel();
+        stop.overdue.cancel();
+        pid
+    });
+    assert_eq!(ended, Ok(RecoveryOutcome::Interrupted));
+    assert!(gone(&pid).await);
+    let reason = "its partition went to another instance during step a";
+    assert_eq!(scene.journal.finished().reason.as_deref(), Some(reason));
 }
 
 #[tokio::test]

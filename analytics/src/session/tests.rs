@@ -315,13 +315,27 @@ async fn depth_is_bounded_and_does_not_overflow_the_stack() {
 #[tokio::test]
 async fn a_log_that_is_not_there_is_named() {
     let folder = tempfile::tempdir().unwrap();
+    let open = async |path: &std::path::Path| Session::open(path.to_str().unwrap(), None, SMALL).await.unwrap_err();
     for path in [folder.path().to_owned(), folder.path().join("none")] {
-        let error = Session::open(path.to_str().unwrap(), None, SMALL).await.unwrap_err();
-        assert!(
-            error.to_string().starts_with(&format!("the event log at {} can't be opened", path.display())),
-            "{error}"
-        );
+        let error = open(&path).await.to_string();
+        assert!(error.starts_with(&format!("there is no event log at {} yet: ", path.display())), "{error}");
     }
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let error = open(&file).await.to_string();
+    let expected = format!("the event log at {} can't be opened: Not a directory", file.display());
+    assert!(error.starts_with(&expected) && !error.contains("Os {"), "{error}");
+    let error = Session::open("ftp://host/log", None, SMALL).await.unwrap_err().to_string();
+    assert!(error.contains("ftp://host/log can't be opened") && error.contains("s3://bucket/prefix"), "{error}");
+    // Nor is one whose first commit is no commit.
+    let log = folder.path().join("log");
+    std::fs::create_dir_all(log.join("_delta_log")).unwrap();
+    std::fs::write(log.join("_delta_log/00000000000000000000.json"), "garbage").unwrap();
+    let error = open(&log).await.to_string();
+    assert!(
+        error.contains("can't be opened") && error.ends_with("`rebound log verify` tells which file is damaged"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -143,6 +143,9 @@ pub enum Ownership {
         generation: u64,
         /// Partition numbers of the joined topic.
         partitions: Vec<i32>,
+        /// They may be another member's already, since this one was taken for dead. Otherwise nobody gets them before
+        /// [`Membership::let_go`], or the end of the time that was asked for when joining.
+        taken: bool,
     },
 }
 
@@ -250,8 +253,9 @@ pub trait EventBus: Send + Sync + fmt::Debug + 'static {
     /// Notes where a group stands, outside of any step. A hint for lag and restarts, where the truth is elsewhere.
     async fn commit(&self, group: &str, positions: &[(Partition, Offset)]) -> Result<(), BusError>;
 
-    /// Joins a group over a topic: partitions are shared out among the group's members.
-    async fn join(&self, group: &str, topic: Topic) -> Result<Box<dyn Membership>, BusError>;
+    /// Joins a group over a topic: partitions are shared out among the group's members. A partition that is to go to
+    /// another member is this one's until it lets go of it, for `patience` at most.
+    async fn join(&self, group: &str, topic: Topic, patience: Duration) -> Result<Box<dyn Membership>, BusError>;
 
     /// Takes over decisions for a partition of a group: fences every earlier transactor of the same two, wherever
     /// it runs, and aborts what it left open.
@@ -268,6 +272,9 @@ pub trait Membership: Send + fmt::Debug {
     /// A member whose process does not run for the session's time-out is taken for dead, and its partitions go to
     /// others; a member whose caller merely does not listen keeps them.
     async fn changed(&mut self) -> Result<Ownership, BusError>;
+
+    /// What was lost at this generation is done with: it may go to others now. Where nothing is ever lost, nobody waits.
+    fn let_go(&mut self, _generation: u64) {}
 
     /// Leaves the group now, so that others need not wait for a time-out.
     async fn leave(self: Box<Self>);

@@ -19,7 +19,7 @@ use serde::Serialize;
 
 pub use parse::{RequestError, parse_events};
 pub use server::{Intake, IntakeMetrics, IntakeSettings, router};
-pub use token::{Token, drain};
+pub use token::Token;
 
 /// An event that may go on the bus.
 #[derive(Debug, Clone, PartialEq)]

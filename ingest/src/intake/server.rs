@@ -31,7 +31,7 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::alertmanager::{Labels, parse_webhook};
-use super::token::{Token, drain};
+use super::token::Token;
 use super::{Accepted, Rejection, RequestError, Rules, parse_events};
 use crate::bus::{BusError, EventBus, Stream};
 use crate::record::structured;
@@ -241,10 +241,7 @@ impl Shared {
         judge: impl FnOnce(&str, &HeaderMap, &Bytes) -> Result<Judged, RequestError>,
     ) -> Result<Judged, Refusal> {
         let (parts, body) = request.into_parts();
-        if let Err(refusal) = self.authorize(&parts.headers) {
-            drain(body).await;
-            return Err(refusal);
-        }
+        self.authorize(&parts.headers)?;
         if let Some(encoding) = parts.headers.get(header::CONTENT_ENCODING).filter(|e| *e != "identity") {
             return Err(Refusal::Encoding(String::from_utf8_lossy(encoding.as_bytes()).into_owned()));
         }

@@ -1,14 +1,9 @@
 //! The bearer token that a listener asks for: compared in constant time, never shown.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, HeaderValue, header};
 use subtle::ConstantTimeEq;
-
-/// Bytes of a refused request's body that are taken at most, and how long they may take to come.
-const DRAINED: (usize, Duration) = (64 << 10, Duration::from_secs(1));
 
 /// A bearer token. Never shown.
 #[derive(Clone)]
@@ -34,12 +29,6 @@ impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Token(…)")
     }
-}
-
-/// Takes the body of a request that is refused, within bounds: over HTTP/2 a client that is still sending sees a
-/// broken stream instead of the answer.
-pub async fn drain(body: Body) {
-    let _ = tokio::time::timeout(DRAINED.1, to_bytes(body, DRAINED.0)).await;
 }
 
 #[cfg(test)]

@@ -79,6 +79,16 @@ pub enum LogError {
         /// What was found.
         reason: String,
     },
+    /// The newest commit is torn, and there was no writer since.
+    #[error(
+        "{file} is torn: {reason}. A log writer (rebound up, or rebound run log) sets it aside when it starts, and reads what it held from the bus again"
+    )]
+    Torn {
+        /// Which, relative to the table.
+        file: String,
+        /// What was found.
+        reason: String,
+    },
     /// A data file can't be read.
     #[error("the data file {file} can't be read")]
     Parquet {

@@ -131,7 +131,8 @@ pub async fn open_table(location: &LogLocation) -> Result<DeltaTable, LogError> 
         Err(first) => {
             let store = log_store.object_store(None);
             if repair::quarantine_torn_checkpoints(&store).await?.is_empty() {
-                return Err(LogError::delta(opening(), first));
+                let torn = repair::find_torn_commit(&store).await?;
+                return Err(torn.unwrap_or_else(|| LogError::delta(opening(), first)));
             }
             location.builder()?.load().await.map_err(|e| LogError::delta(opening(), e))?
         }

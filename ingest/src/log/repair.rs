@@ -44,6 +44,22 @@ pub(super) async fn quarantine(store: &Arc<dyn ObjectStore>) -> Result<Vec<Quara
     Ok(moved)
 }
 
+/// Which commit can't be read, for readers, who set none aside: the reason why a table can't be opened.
+pub(super) async fn find_torn_commit(store: &Arc<dyn ObjectStore>) -> Result<Option<LogError>, LogError> {
+    let log = list_log(store).await?;
+    let newest = log.iter().filter_map(|file| file.commit).max();
+    for file in log.iter().filter(|file| file.commit.is_some()) {
+        if let Some(reason) = torn_commit(&read_file(store, file.path.as_ref()).await?) {
+            let path = file.path.to_string();
+            return Ok(Some(match file.commit == newest {
+                true => LogError::Torn { file: path, reason },
+                false => LogError::Corrupt { file: path, reason },
+            }));
+        }
+    }
+    Ok(None)
+}
+
 /// Sets torn checkpoints aside. Safe at any time: stores show a checkpoint only when it is complete.
 pub(super) async fn quarantine_torn_checkpoints(store: &Arc<dyn ObjectStore>) -> Result<Vec<Quarantined>, LogError> {
     let mut moved = Vec::new();

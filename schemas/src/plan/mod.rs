@@ -38,6 +38,7 @@ pub use condition::{Condition, DegradedAs, Effect, Limit, Measure, Pace, missed}
 pub use error::{PlanError, PlanErrors};
 pub use model::*;
 pub use protect::{Group, Maintenance, Times};
+pub use reader::nearest;
 pub use relations::MOST_STEPS;
 pub use route::{EscalationStep, GroupBy, Grouping, Route};
 pub use when::{When, name_in_conditions};

@@ -458,6 +458,8 @@ pub enum ChannelKind {
         server: String,
         /// How the connection is protected.
         tls: MailTls,
+        /// PEM file of authorities that are trusted besides the public ones.
+        ca_file: Option<String>,
         /// Sender.
         from: String,
         /// Receivers.

@@ -149,6 +149,11 @@ impl<'a> Reading<'a> {
             let message = format!("mails to {server:?} would go in the clear");
             section.fault("tls", message, "write tls = \"starttls\" or \"implicit\": none is for loopback only");
         }
+        let ca_file = self.file(section, "ca_file");
+        if tls == MailTls::None && section.has("ca_file") {
+            let remedy = "write tls = \"starttls\" or \"implicit\", or leave ca_file out";
+            section.fault("ca_file", "says whom to trust over TLS, and there is none", remedy);
+        }
         section.required("from", "from = \"rebound@example.org\"");
         let from = section.text("from");
         if let Some(from) = &from {
@@ -169,7 +174,7 @@ impl<'a> Reading<'a> {
             section.fault(there, format!("stands without {missing}"), format!("write {missing} too, or neither"));
         }
         let to = to?.into_iter().map(|(_, mailbox)| mailbox).collect();
-        Some(ChannelKind::Email { server: server?, tls, from: from?, to, user, password })
+        Some(ChannelKind::Email { server: server?, tls, ca_file, from: from?, to, user, password })
     }
 
     /// A text that may stand in the plan, or be named.

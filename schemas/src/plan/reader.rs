@@ -132,7 +132,7 @@ impl Names {
 }
 
 /// The candidate that was probably meant, if one is near enough.
-pub(super) fn nearest<'n>(word: &str, candidates: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+pub fn nearest<'n>(word: &str, candidates: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let lower = word.to_lowercase();
     candidates
         .into_iter()

@@ -37,9 +37,9 @@ async fn two_members_share_and_hand_over() {
     let settings = settings(&brokers);
     // Two connections, as two processes have.
     let (one, two) = (connect(&settings).await, connect(&settings).await);
-    let mut first = one.join("share", Topic::Observations).await.unwrap();
+    let mut first = one.join("share", Topic::Observations, Duration::ZERO).await.unwrap();
     assert_eq!(owned(&mut first, 4).await.0.len(), 4);
-    let mut second = two.join("share", Topic::Observations).await.unwrap();
+    let mut second = two.join("share", Topic::Observations, Duration::ZERO).await.unwrap();
     let given = tokio::time::timeout(LONG, first.changed()).await.unwrap().unwrap();
     let Ownership::Lost { partitions: given, .. } = given else { panic!("{given:?}") };
     let (got, _) = owned(&mut second, 2).await;
@@ -59,12 +59,32 @@ async fn two_members_share_and_hand_over() {
     assert_eq!(values(&read_all(&one, home(&one, ALERTS, "k"), 0, 10).await), ["heir"]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_lost_goes_to_nobody_before_it_is_let_go() {
+    let Some(brokers) = brokers() else { return };
+    let settings = settings(&brokers);
+    let (one, two) = (connect(&settings).await, connect(&settings).await);
+    let mut first = one.join("slow", Topic::Observations, LONG).await.unwrap();
+    owned(&mut first, 4).await;
+    let mut second = two.join("slow", Topic::Observations, LONG).await.unwrap();
+    let lost = tokio::time::timeout(LONG, first.changed()).await.unwrap().unwrap();
+    let Ownership::Lost { generation, taken: false, .. } = lost else { panic!("{lost:?}") };
+    // Twice the session's time-out: the first is not taken for dead meanwhile.
+    let early = tokio::time::timeout(Duration::from_millis(2 * settings.session_timeout_ms), second.changed()).await;
+    assert!(early.is_err(), "{early:?}");
+    first.let_go(generation);
+    owned(&mut second, 2).await;
+    // Whoever leaves waits for nobody.
+    first.leave().await;
+    owned(&mut second, 2).await;
+}
+
 /// What the child of the next test does: own partitions, and decide for one as fast as it can.
 #[tokio::test(flavor = "multi_thread")]
 async fn stopped_child() {
     let (Ok(prefix), Some(brokers)) = (std::env::var("REBOUND_TEST_STOPPED_PREFIX"), brokers()) else { return };
     let bus = connect(&KafkaSettings { prefix, ..settings(&brokers) }).await;
-    let mut member = bus.join("stopped", Topic::Observations).await.unwrap();
+    let mut member = bus.join("stopped", Topic::Observations, Duration::ZERO).await.unwrap();
     owned(&mut member, 4).await;
     let partition = home(&bus, OBSERVATIONS, "k");
     let mut transactor = bus.transactor("stopped", partition).await.unwrap();
@@ -112,7 +132,7 @@ async fn a_stopped_process_never_decides_again() {
     };
     heard("stepped 5").await;
     kill(id, Signal::SIGSTOP).unwrap();
-    let mut member = bus.join("stopped", Topic::Observations).await.unwrap();
+    let mut member = bus.join("stopped", Topic::Observations, Duration::ZERO).await.unwrap();
     owned(&mut member, 4).await;
     let partition = home(&bus, OBSERVATIONS, "k");
     let mut heir = bus.transactor("stopped", partition).await.unwrap();

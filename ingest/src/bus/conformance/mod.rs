@@ -79,7 +79,7 @@ async fn owned(member: &mut Box<dyn Membership>, count: usize) -> (BTreeSet<i32>
         while own.len() != count || newest == 0 {
             let (generation, gained, partitions) = match member.changed().await.unwrap() {
                 Ownership::Gained { generation, partitions } => (generation, true, partitions),
-                Ownership::Lost { generation, partitions } => (generation, false, partitions),
+                Ownership::Lost { generation, partitions, .. } => (generation, false, partitions),
             };
             assert!(generation > newest, "generations grow");
             newest = generation;
@@ -313,21 +313,21 @@ async fn steps_are_atomic_and_fenced(bus: &Bus) {
 
 async fn a_group_hands_over(bus: &Bus) {
     let all: BTreeSet<i32> = (0..bus.partitions()).collect();
-    let mut first = bus.join("workers", Topic::Observations).await.unwrap();
+    let mut first = bus.join("workers", Topic::Observations, Duration::ZERO).await.unwrap();
     let (own, _) = owned(&mut first, all.len()).await;
     assert_eq!(own, all);
     // Positions can be noted while the group has members.
     bus.commit("workers", &[(Partition::of(Topic::Observations, 0), 1)]).await.unwrap();
-    let mut second = bus.join("workers", Topic::Observations).await.unwrap();
+    let mut second = bus.join("workers", Topic::Observations, Duration::ZERO).await.unwrap();
     first.leave().await;
     let (own, _) = owned(&mut second, all.len()).await;
     assert_eq!(own, all);
     // Cancelling a wait loses nothing, and dropping leaves too.
-    let mut third = bus.join("workers", Topic::Observations).await.unwrap();
+    let mut third = bus.join("workers", Topic::Observations, Duration::ZERO).await.unwrap();
     let _ = tokio::time::timeout(Duration::from_millis(1), third.changed()).await;
     drop(third);
     drop(second);
-    let mut fourth = bus.join("workers", Topic::Observations).await.unwrap();
+    let mut fourth = bus.join("workers", Topic::Observations, Duration::ZERO).await.unwrap();
     assert_eq!(owned(&mut fourth, all.len()).await.0, all);
     fourth.leave().await;
 }
@@ -349,7 +349,7 @@ async fn lag_counts_what_is_unread(bus: &Bus) {
 async fn closed_is_closed(bus: &Bus) {
     let partition = home(bus, OBSERVATIONS, "together");
     let mut transactor = bus.transactor("closer", partition).await.unwrap();
-    let mut member = bus.join("closers", Topic::Alerts).await.unwrap();
+    let mut member = bus.join("closers", Topic::Alerts, Duration::ZERO).await.unwrap();
     owned(&mut member, usize::try_from(bus.partitions()).unwrap()).await;
     let high = bus.watermarks(partition).await.unwrap().high;
     let waiting = tokio::spawn({
@@ -367,7 +367,7 @@ async fn closed_is_closed(bus: &Bus) {
     assert!(matches!(bus.offset_at(partition, Utc::now()).await, Err(BusError::Closed)));
     assert!(matches!(bus.committed("g", partition).await, Err(BusError::Closed)));
     assert!(matches!(bus.commit("g", &[(partition, 1)]).await, Err(BusError::Closed)));
-    assert!(matches!(bus.join("g", Topic::Alerts).await, Err(BusError::Closed)));
+    assert!(matches!(bus.join("g", Topic::Alerts, Duration::ZERO).await, Err(BusError::Closed)));
     assert!(matches!(bus.transactor("g", partition).await, Err(BusError::Closed)));
     assert!(matches!(transactor.step(Vec::new(), &[(partition, 1)]).await, Err(BusError::Closed)));
     assert!(matches!(member.changed().await, Err(BusError::Closed)));

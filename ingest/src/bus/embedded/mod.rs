@@ -246,7 +246,7 @@ impl EventBus for EmbeddedBus {
         write(&commands, Vec::new(), positions, None).await.map(drop)
     }
 
-    async fn join(&self, group: &str, topic: Topic) -> Result<Box<dyn Membership>, BusError> {
+    async fn join(&self, group: &str, topic: Topic, _: Duration) -> Result<Box<dyn Membership>, BusError> {
         self.sender()?;
         let mut gates = self.shared.gates.lock().unwrap_or_else(PoisonError::into_inner);
         let gate = Arc::clone(gates.entry((group.to_owned(), topic)).or_default());

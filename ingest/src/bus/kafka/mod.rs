@@ -385,10 +385,10 @@ impl EventBus for KafkaBus {
         Ok(())
     }
 
-    async fn join(&self, group: &str, topic: Topic) -> Result<Box<dyn Membership>, BusError> {
+    async fn join(&self, group: &str, topic: Topic, patience: Duration) -> Result<Box<dyn Membership>, BusError> {
         self.check_open()?;
         let topic = Stream::Events(topic).name(&self.link.settings.prefix);
-        Ok(Box::new(Member::join(&self.link, self.group_id(group), topic, self.closing.clone()).await?))
+        Ok(Box::new(Member::join(&self.link, self.group_id(group), topic, patience, self.closing.clone()).await?))
     }
 
     async fn transactor(&self, group: &str, partition: Partition) -> Result<Box<dyn Transactor>, BusError> {

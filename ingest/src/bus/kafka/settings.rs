@@ -3,10 +3,10 @@
 //! librdkafka's own settings pass through as they are, except those that would break a promise of the bus. Secrets
 //! are removed from everything that is shown: Debug, errors and the client's log lines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
@@ -15,6 +15,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use serde::Deserialize;
 
 use crate::bus::{BusError, MAX_RECORD_BYTES};
+
+/// What a client complains of is logged again after this.
+const TELL_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// Settings that make the bus's promises; a user's value would break them.
 const OURS: [&str; 14] = [
@@ -188,11 +191,29 @@ pub(super) struct Link {
     pub(super) settings: KafkaSettings,
     /// What a client last complained about: the cause behind a time-out.
     complaint: Mutex<Option<String>>,
+    /// What was logged lately, and when: every client of a bus complains of the same, twice, and again and again.
+    told: Mutex<HashMap<String, Instant>>,
 }
 
 impl Link {
     pub(super) fn new(settings: KafkaSettings) -> Arc<Self> {
-        Arc::new(Self { settings, complaint: Mutex::new(None) })
+        Arc::new(Self { settings, complaint: Mutex::new(None), told: Mutex::default() })
+    }
+
+    /// Whether this was not said lately.
+    fn is_news(&self, said: &str) -> bool {
+        let now = Instant::now();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain(|_, at| now.duration_since(*at) < TELL_AGAIN_AFTER);
+        // Bounded by what can be said within that time; should it ever be more, some of it is told twice.
+        if told.len() >= 256 {
+            told.clear();
+        }
+        let news = !told.contains_key(said);
+        if news {
+            told.insert(said.to_owned(), now);
+        }
+        news
     }
 
     /// What consumers and producers have in common.
@@ -261,12 +282,21 @@ impl Link {
     pub(super) fn error(&self, what: &str, error: KafkaError) -> BusError {
         use RDKafkaErrorCode as Code;
         let brokers = &self.settings.brokers;
+        let code = match &error {
+            KafkaError::AdminOp(code) => Some(*code),
+            other => other.rdkafka_error_code(),
+        };
         let said = self.settings.redact(&match &error {
             KafkaError::Transaction(inner) => inner.string(),
             KafkaError::ClientConfig(_, text, key, _) => format!("{key}: {text}"),
-            other => other.rdkafka_error_code().map_or_else(|| other.to_string(), |code| code.to_string()),
+            other => code.map_or_else(|| other.to_string(), |code| code.to_string()),
         });
-        match error.rdkafka_error_code() {
+        match code {
+            Some(Code::InvalidReplicationFactor) => {
+                let copies = self.settings.replication;
+                let remedy = format!("[kafka] replication is {copies}, which needs as many brokers");
+                BusError::Configuration(format!("kafka at {brokers} refuses {what}: {said}: {remedy}"))
+            }
             Some(
                 Code::Authentication
                 | Code::SaslAuthenticationFailed
@@ -275,7 +305,6 @@ impl Link {
                 | Code::ClusterAuthorizationFailed
                 | Code::TransactionalIdAuthorizationFailed
                 | Code::InvalidConfig
-                | Code::InvalidReplicationFactor
                 | Code::PolicyViolation,
             ) => BusError::Configuration(format!("kafka at {brokers} refuses {what}: {said}")),
             _ if matches!(error, KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_)) => {
@@ -290,23 +319,34 @@ impl Link {
     }
 }
 
-/// Forwards what librdkafka says, without secrets.
+/// What a complaint says without which of librdkafka's threads says it, and after how many milliseconds.
+fn essence(said: &str) -> &str {
+    let said = match said.strip_prefix("[thrd:").and_then(|rest| rest.split_once("]: ")) {
+        Some((_, rest)) => rest,
+        None => said,
+    };
+    said.rsplit_once(" (after ").map_or(said, |(said, _)| said)
+}
+
+/// Forwards what librdkafka says, without secrets; what was said lately only to those who debug.
 #[derive(Debug, Clone)]
 pub(super) struct Reporter(pub(super) Arc<Link>);
 
 impl ClientContext for Reporter {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        let message = self.0.settings.redact(message);
-        match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
-                tracing::warn!(target: "librdkafka", facility, "{message}");
-                *self.0.complaint.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
-            }
-            RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", facility, "{message}"),
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
-                tracing::info!(target: "librdkafka", facility, "{message}")
-            }
-            RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{message}"),
+        use RDKafkaLogLevel as Level;
+        let message = self.0.settings.redact(essence(message));
+        let warning = matches!(level, Level::Warning);
+        let severe = matches!(level, Level::Emerg | Level::Alert | Level::Critical | Level::Error);
+        if (warning || severe) && self.0.is_news(&message) {
+            tracing::warn!(target: "librdkafka", facility, "{message}");
+        } else if matches!(level, Level::Notice | Level::Info) {
+            tracing::info!(target: "librdkafka", facility, "{message}");
+        } else {
+            tracing::debug!(target: "librdkafka", facility, "{message}");
+        }
+        if severe {
+            *self.0.complaint.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
         }
     }
 
@@ -315,10 +355,15 @@ impl ClientContext for Reporter {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
             return;
         }
-        let reason = self.0.settings.redact(reason);
-        tracing::warn!(target: "librdkafka", %error, "{reason}");
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            // Says less than what was logged about each of them.
+        let reason = self.0.settings.redact(essence(reason));
+        // That all are down says less than what was logged about each of them.
+        let down = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+        if down || !self.0.is_news(&reason) {
+            tracing::debug!(target: "librdkafka", %error, "{reason}");
+        } else {
+            tracing::warn!(target: "librdkafka", %error, "{reason}");
+        }
+        if down {
             return;
         }
         *self.0.complaint.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
@@ -375,6 +420,26 @@ mod tests {
         let link = Link::new(settings);
         let error = link.error("x", KafkaError::ClientCreation("password hunter2 is wrong".to_owned())).to_string();
         assert!(error.contains("password *** is wrong"), "{error}");
+    }
+
+    #[test]
+    fn what_every_client_says_again_and_again_is_told_once() {
+        let said =
+            "[thrd:a:1/bootstrap]: a:1/bootstrap: Connect failed: Connection refused (after 0ms in state CONNECT)";
+        let again = "a:1/bootstrap: Connect failed: Connection refused (after 3ms in state CONNECT, 1 suppressed)";
+        assert_eq!(essence(said), "a:1/bootstrap: Connect failed: Connection refused");
+        assert_eq!(essence(said), essence(again));
+        assert_eq!(essence("1/1 brokers are down"), "1/1 brokers are down");
+        let link = Link::new(with(&[]));
+        assert!(link.is_news(essence(said)) && !link.is_news(essence(again)) && link.is_news("something else"));
+    }
+
+    #[test]
+    fn too_many_copies_are_a_wrong_setting() {
+        let link = Link::new(KafkaSettings { replication: 3, ..with(&[]) });
+        let error = link.error("creating the topic x", KafkaError::AdminOp(RDKafkaErrorCode::InvalidReplicationFactor));
+        assert!(matches!(error, BusError::Configuration(_)), "{error}");
+        assert!(error.to_string().ends_with("[kafka] replication is 3, which needs as many brokers"), "{error}");
     }
 
     #[test]

@@ -203,10 +203,31 @@ async fn a_torn_newest_commit_is_set_aside_and_read_again() {
         let newest = dir.path().join(format!("log/_delta_log/{version:020}.json"));
         let bytes = std::fs::read(&newest).unwrap();
         std::fs::write(&newest, &bytes[..(bytes.len() as f64 * keep) as usize]).unwrap();
+        // Readers leave it to the writer, and say so if they can't do without it.
+        if let Err(error) = stats(&location).await {
+            let name = format!("_delta_log/{version:020}.json is torn: ");
+            assert!(error.to_string().starts_with(&name) && error.to_string().contains("rebound run log"), "{error}");
+        }
         drain(&bus, settings(location.clone())).await.unwrap();
         assert_eq!(proved(&location).await.events, 30, "cut to {keep}");
         assert_eq!(std::fs::read_dir(dir.path().join("log/_quarantine")).unwrap().count(), 1);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_corrupt_older_commit_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bus, location) = (MemoryBus::new(2), location(&dir));
+    for round in 0..2 {
+        append(&bus, (round * 10..round * 10 + 10).map(record)).await;
+        drain(&bus, settings(location.clone())).await.unwrap();
+    }
+    std::fs::write(dir.path().join("log/_delta_log/00000000000000000001.json"), "garbage").unwrap();
+    let error = stats(&location).await.unwrap_err().to_string();
+    assert!(
+        error.starts_with("_delta_log/00000000000000000001.json is corrupt: ") && error.contains("backup"),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

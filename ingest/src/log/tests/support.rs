@@ -115,7 +115,7 @@ impl EventBus for MemoryBus {
         Ok(())
     }
 
-    async fn join(&self, _: &str, _: Topic) -> std::result::Result<Box<dyn Membership>, BusError> {
+    async fn join(&self, _: &str, _: Topic, _: Duration) -> std::result::Result<Box<dyn Membership>, BusError> {
         Ok(Box::new(Everything { partitions: Some((0..self.partitions).collect()) }))
     }
 

@@ -36,7 +36,7 @@ pub(super) async fn session(
     let table = Box::pin(LogTable::open(&settings.location)).await?;
     metrics.version.set(i64::try_from(table.state.version).unwrap_or(i64::MAX));
     let table = Arc::new(Mutex::new(table));
-    let mut membership = bus.join(GROUP, Topic::Observations).await?;
+    let mut membership = bus.join(GROUP, Topic::Observations, Duration::ZERO).await?;
     let stop = CancellationToken::new();
     let (owner, busy, committed) = (Arc::new(AtomicBool::new(false)), Arc::default(), Arc::new(Notify::new()));
     let upkeep = Upkeep {
