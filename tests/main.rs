@@ -4,10 +4,13 @@
 //! (`tests/kafka/kafka.sh start` prints them), and say so when they don't.
 
 mod architecture;
+mod chaos;
 mod config;
 mod faults;
+mod kafka_bus;
 mod listener;
 mod pipeline;
 mod readme;
+mod receiver;
 mod support;
 mod windows;
