@@ -179,7 +179,7 @@ impl World<'_> {
         let mut batch = 0;
         while Instant::now() < until {
             let ids: Vec<_> = (0..20).map(|i| format!("{round}-{batch}-{i}")).collect();
-            let twice = self.random.below(4) == 0;
+            let twice = self.random.below(20) == 0;
             let body: Vec<_> = ids.iter().map(|id| measurement(id)).collect();
             for _ in 0..=usize::from(twice) {
                 let log = self.sources[0].as_ref().expect("the intake");

@@ -1,7 +1,8 @@
-//! The bus of a running Rebound, seen from outside: what stands in Kafka, and delivering it again.
+//! The bus of a running Rebound, seen from outside: what stands in Kafka, and how others append to it.
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use rebound_ingest::bus::kafka::{KafkaBus, KafkaSettings};
 use rebound_ingest::bus::{EventBus, Partition, ReadLimit, Record, Stream};
 use rebound_schemas::{Event, Topic};
@@ -62,6 +63,14 @@ impl KafkaClient {
                 self.runtime.block_on(self.bus.append(Stream::Events(topic), of)).expect("appended");
             }
         }
+    }
+
+    /// Appends what another program says.
+    pub(crate) fn append(&self, event: &Event) {
+        let (key, value) = (Bytes::copy_from_slice(event.subject.as_str().as_bytes()), rebound_schemas::encode(event));
+        let record = Record { key, value: value.into(), headers: Vec::new() };
+        let stream = Stream::Events(event.kind().topic());
+        self.runtime.block_on(self.bus.append(stream, vec![record])).expect("appended");
     }
 }
 

@@ -6,7 +6,9 @@
 mod architecture;
 mod chaos;
 mod config;
+mod erlmcp;
 mod faults;
+mod gates;
 mod kafka_bus;
 mod listener;
 mod pipeline;

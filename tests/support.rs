@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// The program under test.
-pub(crate) const REBOUND: &str = env!("CARGO_BIN_EXE_rebound");
+/// The program under test: this build's, or the one that `REBOUND_TEST_BINARY` names.
+pub(crate) fn program() -> PathBuf {
+    std::env::var_os("REBOUND_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_rebound").into(), PathBuf::from)
+}
 
 /// Brokers of a real Kafka, or `None` with a line that says what was not run.
 pub(crate) fn kafka(test: &str) -> Option<String> {
@@ -24,7 +26,12 @@ pub(crate) fn kafka(test: &str) -> Option<String> {
 
 /// Runs the program to its end.
 pub(crate) fn rebound(arguments: &[&str], folder: &Path) -> Output {
-    Command::new(REBOUND).args(arguments).current_dir(folder).env_remove("REBOUND_LOG").output().expect("rebound runs")
+    Command::new(program())
+        .args(arguments)
+        .current_dir(folder)
+        .env_remove("REBOUND_LOG")
+        .output()
+        .expect("rebound runs")
 }
 
 /// Standard output of a run that must succeed.
@@ -137,7 +144,7 @@ impl Running {
         let port = free_port();
         let log = folder.join(format!("{name}.stderr"));
         let file = std::fs::File::options().create(true).append(true).open(&log).expect("a log file");
-        let child = Command::new(REBOUND)
+        let child = Command::new(program())
             .args(arguments)
             .current_dir(folder)
             .env("REBOUND_HTTP__LISTEN", format!("{address}:{port}"))
