@@ -237,8 +237,12 @@ fn answers_and_approvals_count_once_in_time_and_for_what_they_are_meant() {
 
     // A person's word: for this step of this recovery, and no other.
     gates.started("asked", "gate");
-    let approved =
-        |recovery: &RecoveryId, step| RecoveryApproved { recovery: recovery.clone(), by: "eve".into(), step };
+    let approved = |recovery: &RecoveryId, step| RecoveryApproved {
+        recovery: recovery.clone(),
+        by: "eve".into(),
+        comment: None,
+        step,
+    };
     let step = |step: &str| Some(StepId::new(step).expect("an id"));
     gates.says("asked", approved(&foreign, step("gate")));
     gates.says("asked", approved(&recovery, step("warm-up")));

@@ -104,13 +104,13 @@ pub(crate) async fn recovery(command: Recovery) -> Result<Done> {
     let now = Utc::now().trunc_subsecs(6);
     let (recovery, service, data): (Option<RecoveryId>, Option<ServiceId>, EventData) = match command.word {
         Word::Approve { recovery, by, service, step } => {
-            (Some(recovery.clone()), service, RecoveryApproved { recovery, by, step }.into())
+            (Some(recovery.clone()), service, RecoveryApproved { recovery, by, step, comment: None }.into())
         }
         Word::Reject(Refusal { recovery, by, reason, service }) => {
             (Some(recovery.clone()), service, RecoveryRejected { recovery, by, reason }.into())
         }
         Word::Cancel(Refusal { recovery, by, reason, service }) => {
-            (Some(recovery.clone()), service, RecoveryCancelled { recovery, by, reason }.into())
+            (Some(recovery.clone()), service, RecoveryCancelled { recovery, by, reason, now: false }.into())
         }
         Word::Pause { scope: Scope { site, service, by, reason }, length } => {
             let until = length.map(|length| end_of(now, length)).transpose()?;

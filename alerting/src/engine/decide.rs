@@ -226,6 +226,8 @@ impl Engine {
                     by: None,
                     reason: Some(outage.reason.to_string()),
                     error_class: state.lead().and_then(|probe| probe.streak()).map(|streak| streak.error_class),
+                    approve_until: None,
+                    asked: None,
                 };
                 self.append(at, id, now, data.into(), decided);
             }
@@ -269,7 +271,7 @@ impl Engine {
                 (_, finished) => (1, Some(finished.map_or(other.triggered_at, |(_, at)| at))),
             },
             Some(last) => match last.finished {
-                None | Some((RecoveryOutcome::Cancelled, _)) => return Next::Nothing,
+                None | Some((RecoveryOutcome::Cancelled | RecoveryOutcome::DryRun, _)) => return Next::Nothing,
                 Some((RecoveryOutcome::Interrupted, _)) => {
                     return Next::Escalate("the recovery was interrupted: what it did is not known".into());
                 }

@@ -351,7 +351,7 @@ impl RunState {
             "service": inputs.service.as_str(), "site": inputs.site.as_str(), "incident": inputs.incident.as_str(),
             "recovery": inputs.recovery.as_str(), "attempt": inputs.attempt, "reason": inputs.reason,
             "error_class": inputs.error_class.as_str(), "first_failure_at": inputs.value("first_failure_at"),
-            "steps": steps,
+            "steps": steps, "input": inputs.inputs,
         })
     }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use rebound_schemas::event::{
     CheckResult, ErrorClass, RecoveryOutcome, RecoveryVerified, StepFinished, StepOutcome, StepStarted,
 };
-use rebound_schemas::plan::{OnFailure, Plan, Procedure, Step};
+use rebound_schemas::plan::{OnCancel, OnFailure, Plan, Procedure, Step};
 use rebound_schemas::{EventData, IncidentId, RecoveryId, ServiceId, SiteId};
 
 use super::*;
@@ -23,6 +23,7 @@ fn placeholders() -> Placeholders {
         reason: "connection {refused}".into(),
         error_class: ErrorClass::Network,
         first_failure_at: chrono::DateTime::from_timestamp(0, 0).unwrap(),
+        inputs: BTreeMap::new(),
     }
 }
 
@@ -57,7 +58,17 @@ fn step(id: &str, needs: &[&str]) -> Step {
 fn procedure(steps: Vec<Step>) -> Procedure {
     let (rollback, failover) = (vec![], None);
     let id = ProcedureId::new("p").unwrap();
-    Procedure { id, name: "p".into(), steps, rollback, concurrency: 1, parallel: 1, failover }
+    Procedure {
+        id,
+        name: "p".into(),
+        steps,
+        rollback,
+        concurrency: 1,
+        parallel: 1,
+        failover,
+        inputs: BTreeMap::new(),
+        on_cancel: OnCancel::Stop,
+    }
 }
 
 fn manual(id: &str, on_failure: OnFailure) -> Step {

@@ -82,6 +82,8 @@ fn trigger(name: &str, attempt: u32, second: i64, mode: TriggerMode, not_before:
         by: None,
         reason: None,
         error_class: None,
+        approve_until: None,
+        asked: None,
     };
     event(name, format!("t-{name}-{attempt}"), second, data)
 }
@@ -97,7 +99,7 @@ fn started(name: &str, attempt: u32, second: i64) -> Event {
 }
 
 fn approved(name: &str, second: i64) -> Event {
-    let data = RecoveryApproved { recovery: recovery(name, 1), by: "ann".into(), step: None };
+    let data = RecoveryApproved { recovery: recovery(name, 1), by: "ann".into(), step: None, comment: None };
     event(name, format!("a-{name}"), second, data)
 }
 
@@ -112,7 +114,8 @@ fn rejected(name: &str, second: i64) -> Event {
 }
 
 fn cancelled(name: &str, second: i64) -> Event {
-    let data = RecoveryCancelled { recovery: recovery(name, 1), by: "bob".into(), reason: "by hand".into() };
+    let data =
+        RecoveryCancelled { recovery: recovery(name, 1), by: "bob".into(), reason: "by hand".into(), now: false };
     event(name, format!("c-{name}"), second, data)
 }
 

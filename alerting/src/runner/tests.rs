@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rebound_schemas::event::{Outcome, ProbeCompleted, RecoveryMethod, TriggerMode};
-use rebound_schemas::plan::{OnFailure, Procedure, Step};
+use rebound_schemas::plan::{OnCancel, OnFailure, Procedure, Step};
 use rebound_schemas::{
     EventData, EventId, IncidentId, PlanVersion, ProbeId, ProcedureId, ServiceId, SiteId, Source, StepId,
 };
@@ -103,6 +103,8 @@ fn task(steps: Vec<Step>) -> Task {
         by: None,
         reason: Some("connection refused".into()),
         error_class: Some(ErrorClass::Network),
+        approve_until: None,
+        asked: None,
     };
     let placeholders = Placeholders {
         service: ServiceId::new("api").unwrap(),
@@ -113,6 +115,7 @@ fn task(steps: Vec<Step>) -> Task {
         reason: "connection refused".into(),
         error_class: ErrorClass::Network,
         first_failure_at: trigger.first_failure_at,
+        inputs: BTreeMap::new(),
     };
     let plan = Plan::parse(PLAN, "plan.toml").unwrap();
     let procedure = Procedure {
@@ -123,6 +126,8 @@ fn task(steps: Vec<Step>) -> Task {
         concurrency: 1,
         parallel: 1,
         failover: None,
+        inputs: BTreeMap::new(),
+        on_cancel: OnCancel::Stop,
     };
     Task {
         trigger,
@@ -510,7 +515,7 @@ async fn people_and_other_automation_are_waited_for() {
     let recovery = RecoveryId::new("rec-1").unwrap();
     let approved = |step: Option<&str>| -> EventData {
         let step = step.map(|step| StepId::new(step).unwrap());
-        RecoveryApproved { recovery: recovery.clone(), by: "ann".into(), step }.into()
+        RecoveryApproved { recovery: recovery.clone(), by: "ann".into(), step, comment: None }.into()
     };
     let answered = |attempt, succeeded| -> EventData {
         let (recovery, step, output, error) = (recovery.clone(), StepId::new("job").unwrap(), Some("42".into()), None);
