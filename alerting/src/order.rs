@@ -94,18 +94,13 @@ impl Newest {
         if let Some(others) = &mut others {
             others.rival = None;
         }
-        let replaced =
-            self.numbered.zip(next).filter(|(known, next)| (known.instance, known.run) != (next.instance, next.run));
-        if let Some((known, next)) = replaced {
+        let key = |numbered: Numbered| (numbered.instance, numbered.run);
+        if let Some((known, next)) = self.numbered.map(key).zip(next.map(key)).filter(|(known, next)| known != next) {
             let past = &mut others.get_or_insert_default().past;
             // The one that counts now is none of the past; the one that did is the newest of them.
-            let rest = past
-                .iter()
-                .copied()
-                .filter(|run| ![(known.instance, known.run), (next.instance, next.run)].contains(run));
-            let rest: Vec<_> = std::iter::once((known.instance, known.run)).chain(rest).take(PAST).collect();
-            *past = [(0, 0); PAST];
-            past[..rest.len()].copy_from_slice(&rest);
+            let freed = past.iter().position(|run| *run == next).unwrap_or(PAST - 1);
+            past.copy_within(..freed, 1);
+            past[0] = known;
         }
         others
     }
