@@ -89,6 +89,10 @@ impl Role {
                             held.append(std::slice::from_ref(finished.as_ref()), &[]).await?;
                             queue.evolve(&finished);
                         }
+                        Command::Expire { events } => {
+                            held.append(&events, &[]).await?;
+                            events.iter().for_each(|event| queue.evolve(event));
+                        }
                         Command::Start { triggered } => {
                             let Some(id) = recovery_of(&triggered) else { continue };
                             queue.begin(&id);
