@@ -30,7 +30,7 @@ pub(crate) const GROUP: &str = "recover";
 const ASK_EVERY: Duration = Duration::from_millis(250);
 /// Observations that a verification may lag behind; older ones are lost to it, which only delays it.
 const OBSERVATIONS: usize = 4096;
-/// Approvals and answers that a run may lag behind: they are rare.
+/// Approvals, answers and people's words that a run may lag behind: they are rare.
 const ANSWERS: usize = 1024;
 /// Journalled events on their way to the queue.
 const JOURNALLED: usize = 256;
@@ -89,6 +89,10 @@ impl Role {
                             held.append(std::slice::from_ref(finished.as_ref()), &[]).await?;
                             queue.evolve(&finished);
                         }
+                        Command::Expire { events } => {
+                            held.append(&events, &[]).await?;
+                            events.iter().for_each(|event| queue.evolve(event));
+                        }
                         Command::Start { triggered } => {
                             let Some(id) = recovery_of(&triggered) else { continue };
                             queue.begin(&id);
@@ -117,7 +121,7 @@ impl Role {
                         for event in input.events {
                             queue.evolve(&event);
                             sites.evolve(&event);
-                            if matches!(event.data, EventData::RecoveryApproved(_) | EventData::StepAnswered(_)) {
+                            if is_for_runs(&event.data) {
                                 let _ = answers.send(Arc::new(event));
                             }
                         }
@@ -178,6 +182,11 @@ impl Role {
         });
         (id, result)
     }
+}
+
+/// What those that run wait for, besides observations.
+fn is_for_runs(data: &EventData) -> bool {
+    matches!(data, EventData::RecoveryApproved(_) | EventData::RecoveryCancelled(_) | EventData::StepAnswered(_))
 }
 
 fn recovery_of(triggered: &Event) -> Option<RecoveryId> {

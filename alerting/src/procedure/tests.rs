@@ -506,3 +506,36 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn inputs_are_those_handed_or_the_procedures_own() {
+    let text = "allow = [\"/bin/true\"]\n[[service]]\nid = \"api\"\n\
+        [[procedure]]\nid = \"outer\"\ninputs = { until = \"latest\", level = \"full\" }\n\
+        [[procedure.step]]\nid = \"own\"\nwhen = \"input.level == 'full'\"\ncommand = [\"/bin/true\", \"{input.until}\"]\n\
+        [[procedure.step]]\nid = \"nested\"\nprocedure = \"inner\"\n\
+        [[procedure]]\nid = \"inner\"\ninputs = { until = \"never\", where = \"here\" }\n\
+        [[procedure.step]]\nid = \"deep\"\ncommand = [\"/bin/true\", \"{input.until} {input.where}\"]\n";
+    let plan = Plan::parse(text, "plan.toml").unwrap();
+    let outer = &plan.procedures()[&ProcedureId::new("outer").unwrap()];
+    let actions = |handed: &[(&str, &str)]| {
+        let inputs = handed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut state = RunState::new(unfold(outer, &plan, &Placeholders { inputs, ..placeholders() }).unwrap());
+        let mut told = Vec::new();
+        while let Next::Run { index, attempt, action, .. } = state.next() {
+            told.push(describe(&action));
+            let step = state.steps()[index].step.id.clone();
+            let (recovery, incident) = (RecoveryId::new("rec-1").unwrap(), IncidentId::new("inc-1").unwrap());
+            let (code, output, error, outcome, duration_ms) = (None, None, None, StepOutcome::Succeeded, 1);
+            let index = u32::try_from(index).unwrap();
+            let data =
+                StepFinished { recovery, incident, step, index, attempt, outcome, duration_ms, code, output, error };
+            state.evolve(&data.into());
+        }
+        told
+    };
+    assert_eq!(actions(&[]), ["run /bin/true latest", "run /bin/true latest here"], "the outer's value holds within");
+    assert_eq!(
+        actions(&[("until", "10:00"), ("where", "there")]),
+        ["run /bin/true 10:00", "run /bin/true 10:00 there"]
+    );
+}
