@@ -106,6 +106,10 @@ enum Command {
     Emit(crate::commands::emit::Emit),
     /// Approve, refuse, call off or pause recoveries of a running Rebound.
     Recovery(crate::commands::recovery::Recovery),
+    /// Move the load of a site or a service to another site, by the plan's procedure.
+    Failover(crate::commands::failover::Move),
+    /// Move it back.
+    Failback(crate::commands::failover::Move),
     /// Keep alerts quiet for a while; what happens is tracked all the same.
     #[command(subcommand)]
     Silence(crate::commands::window::SilenceCommand),
@@ -236,6 +240,8 @@ async fn run(cli: Cli) -> Result<Done> {
         Command::Channels(command) => commands::channels::channels(&common.settings()?, command).await,
         Command::Emit(emit) => commands::emit::emit(emit).await,
         Command::Recovery(word) => commands::recovery::recovery(word).await,
+        Command::Failover(asked) => commands::failover::failover(asked, false).await,
+        Command::Failback(asked) => commands::failover::failover(asked, true).await,
         Command::Silence(command) => commands::window::silence(command, &common).await,
         Command::Maintenance(command) => commands::window::maintenance(command, &common).await,
         Command::Sql { query, output, to } => commands::sql::sql(&common.settings()?, &query, output, to).await,

@@ -22,13 +22,14 @@ verify_within = "30s"
 "#;
 
 /// A copy of the example in a folder of its own, and Rebound over it. The stand-ins' processes end with the folder.
-struct Example {
+pub(crate) struct Example {
     folder: tempfile::TempDir,
 }
 
 impl Example {
-    /// Sets the stand-ins up. Each service: its name, its procedure, what its probe runs.
-    fn new(services: &[(&str, &str, &str)]) -> Self {
+    /// Sets the stand-ins up. Each service: its name (and what it needs, after a colon), its procedure, what its
+    /// probe runs.
+    pub(crate) fn new(services: &[(&str, &str, &str)]) -> Self {
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/erlmcp");
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir_all(folder.path().join("bin")).expect("a folder");
@@ -46,10 +47,13 @@ impl Example {
         let mut plan = format!("name = \"erlmcp\"\nallow = [{allow}]\n#{}", between("# --- Sites", "# --- Policies"));
         plan += POLICY;
         for (service, procedure, probe) in services {
+            let (service, needs) = service.split_once(':').unwrap_or((service, ""));
+            let needs: Vec<String> = needs.split_whitespace().map(|need| format!("{need:?}")).collect();
+            let needs = needs.join(", ");
             let argv: Vec<String> = probe.split(' ').map(|word| format!("{word:?}")).collect();
             let argv = argv.join(", ").replacen('"', "\"./bin/", 1);
             plan += &format!(
-                "\n[[service]]\nid = \"{service}\"\ntier = \"tier-1\"\nsite = \"primary\"\nrto = \"5m\"\nrpo = \"1h\"\nprocedure = \"{procedure}\"\n\
+                "\n[[service]]\nid = \"{service}\"\ntier = \"tier-1\"\nsite = \"primary\"\nrto = \"5m\"\nrpo = \"1h\"\nprocedure = \"{procedure}\"\ndepends_on = [{needs}]\n\
                  [[service.probe]]\ncommand = [{argv}]\nevery = \"2s\"\ntimeout = \"2s\"\n"
             );
         }
@@ -60,12 +64,12 @@ impl Example {
         example
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
     /// Runs a stand-in, which must succeed.
-    fn tool(&self, line: &str) -> String {
+    pub(crate) fn tool(&self, line: &str) -> String {
         let (program, arguments) = line.split_once(' ').unwrap_or((line, ""));
         let mut command = Command::new(self.path().join("bin").join(program));
         let output = command.args(arguments.split_whitespace()).env_clear().output().expect("it runs");
@@ -80,7 +84,7 @@ impl Example {
         String::from_utf8(output.stdout).expect("text").trim().to_owned()
     }
 
-    fn up(&self) -> Running {
+    pub(crate) fn up(&self) -> Running {
         let up = Running::start(self.path(), "a", &["up", "--plan", "plan.toml", "--data", "data"], &[]).ready();
         self.healthy(&up);
         up
@@ -118,7 +122,7 @@ impl Example {
         assert!(data["checks"].to_string().contains("backups-encrypted"), "what the plan asks for was checked: {data}");
     }
 
-    fn end(&self, up: Running) {
+    pub(crate) fn end(&self, up: Running) {
         assert_eq!(up.stop(), Some(0));
         succeeds(&["log", "verify", "--data", "data"], self.path());
     }

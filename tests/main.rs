@@ -11,6 +11,7 @@ mod faults;
 mod gates;
 mod kafka_bus;
 mod listener;
+mod moves;
 mod pipeline;
 mod readme;
 mod receiver;

@@ -146,7 +146,7 @@ fn the_readmes_commands_work() {
             .expect("rebound runs");
         let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         let sends = match arguments[..] {
-            ["emit" | "recovery", ..] => true,
+            ["emit" | "recovery" | "failover" | "failback", ..] => true,
             ["silence" | "maintenance", word, ..] => word != "list",
             _ => false,
         };

@@ -61,6 +61,13 @@ impl Sites {
         }
     }
 
+    /// A move is about to begin, which nobody has told yet.
+    pub fn begin(&mut self, moved: &Move, at: DateTime<Utc>) {
+        if !moved.back {
+            self.load(&moved.from, at, Load::Leaving(moved.to.clone()));
+        }
+    }
+
     fn load(&mut self, site: &SiteId, at: DateTime<Utc>, load: Load) {
         // Both at once: the end of a move is folded after its beginning, in their partition's order.
         if self.loads.get(site).is_none_or(|(held, _)| *held <= at) {

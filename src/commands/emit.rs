@@ -27,6 +27,16 @@ pub(crate) struct Target {
     token_file: Option<PathBuf>,
 }
 
+impl Target {
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) fn token_file(&self) -> Option<&Path> {
+        self.token_file.as_deref()
+    }
+}
+
 /// `rebound emit`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Emit {

@@ -100,6 +100,11 @@ impl Role {
                             let journal = BusJournal { held: held.clone(), journalled: journalled.clone() };
                             let watch = Watch { answers: answers.subscribe(), observations: observations.subscribe() };
                             let task = self.task(&triggered, &sites);
+                            // The next one to begin must know of it.
+                            let moved = task.as_ref().ok().filter(|task| task.steps.is_ok() && !id.is_dry_run());
+                            if let Some(moved) = moved.and_then(|task| task.moves.as_ref()) {
+                                sites.begin(moved, Utc::now());
+                            }
                             runs.spawn(self.clone().recover(id, task, journal, watch, stop.clone()));
                         }
                     }
