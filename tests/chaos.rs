@@ -40,11 +40,14 @@ enum Blow {
     Rebalance,
     /// kill -9 of the log writer and the intake, and of the probes.
     KillSources,
+    /// SIGSTOP and SIGCONT of the same: the log writer does not know that its session is over.
+    StopSources,
     /// What stands on the bus is delivered again, decisions too, and old observations come late.
     Redeliver,
 }
 
-const BLOWS: [Blow; 5] = [Blow::KillDecider, Blow::Redeliver, Blow::StopDecider, Blow::KillSources, Blow::Rebalance];
+const BLOWS: [Blow; 6] =
+    [Blow::KillDecider, Blow::Redeliver, Blow::StopDecider, Blow::KillSources, Blow::StopSources, Blow::Rebalance];
 
 /// Six services that are up while their file is there, on a policy that never tires.
 ///
@@ -221,6 +224,15 @@ impl World<'_> {
                     self.sources[n].take().expect("a source").kill();
                     self.sources[n] = Some(self.source(n));
                 }
+                self.wait_for_intake();
+            }
+            Blow::StopSources => {
+                let signal = |signal| {
+                    self.sources.iter().for_each(|source| source.as_ref().expect("a source").signal(signal));
+                };
+                signal(Signal::SIGSTOP);
+                std::thread::sleep(SESSION + Duration::from_secs(3));
+                signal(Signal::SIGCONT);
                 self.wait_for_intake();
             }
             Blow::Redeliver => {

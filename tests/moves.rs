@@ -166,6 +166,12 @@ fn a_site_is_left_and_come_back_to_by_a_persons_word() {
     let asked = operator.kinds("'recovery.requested'");
     let data = |row: &Value| -> Value { serde_json::from_str(row["data"].as_str().expect("a payload")).expect("JSON") };
     assert!(asked.iter().all(|row| data(row)["by"] == "ann" && data(row)["comment"] == "the river rises"), "{asked:?}");
+    let declined: Vec<Value> = operator.kinds("'recovery.declined'").iter().map(data).collect();
+    assert!(declined.iter().all(|data| data["by"] == "ann"), "{declined:?}");
+    for why in ["was not moved away", "bob paused it", "2 healthy sites must be left", "is at cloud-standby"] {
+        let told = declined.iter().filter(|data| data["reason"].as_str().is_some_and(|reason| reason.contains(why)));
+        assert_eq!(told.count(), 1, "{why}: {declined:?}");
+    }
     let order = sql(
         example.path(),
         "SELECT step FROM recovery_steps WHERE recovery IN (SELECT recovery FROM recoveries WHERE outcome = 'succeeded') AND step LIKE 'services/%' ORDER BY started_at",

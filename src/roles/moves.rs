@@ -1,8 +1,9 @@
 //! `/api/v1/sites`, `/api/v1/move` and `/api/v1/requests/ID`: where the load is, what a move would be, asking for one,
 //! and what became of it.
 //!
-//! A move that may not begin is refused here, with the reason, and no event. One that is asked for is put on the bus
-//! as `recovery.requested`, and is then decided and run like any other recovery; its readiness is asked again there.
+//! A move that may not begin is refused here, with the reason, and `recovery.declined` says who asked. One that is
+//! asked for is put on the bus as `recovery.requested`, and is then decided and run like any other recovery; its
+//! readiness is asked again there.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,8 +17,8 @@ use chrono::{SubsecRound, Utc};
 use rebound_alerting::moves::{Course, Readiness, StepAhead, choose};
 use rebound_alerting::sites::Load;
 use rebound_ingest::bus::{EventBus, Stream};
-use rebound_schemas::event::RecoveryRequested;
-use rebound_schemas::{Event, EventId, IncidentId, ProcedureId, ServiceId, SiteId, Source};
+use rebound_schemas::event::{RecoveryDeclined, RecoveryRequested};
+use rebound_schemas::{Event, EventData, EventId, IncidentId, ProcedureId, ServiceId, SiteId, Source};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -151,24 +152,37 @@ impl Desk {
         })
     }
 
-    /// Puts the request on the bus; it is durable when this answers.
-    async fn request(&self, ahead: &Ahead, asked: &Asked) -> Result<EventId, String> {
-        let now = Utc::now().trunc_subsecs(6);
-        let id = EventId::derive(ahead.carrier.as_str(), &format!("move-{}", now.timestamp_micros()));
-        let data = RecoveryRequested {
+    /// The request for a move.
+    fn request(ahead: &Ahead, asked: &Asked) -> EventData {
+        RecoveryRequested {
             by: asked.by.clone(),
             comment: asked.comment.clone(),
             procedure: Some(ahead.procedure.clone()),
             inputs: BTreeMap::new(),
             dry_run: asked.dry_run,
             overrides: Vec::new(),
+        }
+        .into()
+    }
+
+    /// Puts what somebody asked for, or that it was refused, on the bus; it is durable when this answers.
+    async fn say(
+        &self,
+        carrier: &ServiceId,
+        data: impl FnOnce(&EventId) -> EventData,
+    ) -> Result<EventId, Box<dyn std::error::Error + Send + Sync>> {
+        let now = Utc::now().trunc_subsecs(6);
+        let request = EventId::derive(carrier.as_str(), &format!("move-{}", now.timestamp_micros()));
+        let data = data(&request);
+        let id = match &data {
+            EventData::RecoveryDeclined(_) => EventId::derive(request.as_str(), "declined"),
+            _ => request.clone(),
         };
-        let source = Source::new(SOURCE).map_err(|error| error.to_string())?;
-        let (subject, plan) = (ahead.carrier.clone(), self.view.plan().map(|plan| plan.version().clone()));
-        let event = Event { id: id.clone(), source, subject, occurred_at: now, plan, data: data.into() };
+        let (source, plan) = (Source::new(SOURCE)?, self.view.plan().map(|plan| plan.version().clone()));
+        let event = Event { id, source, subject: carrier.clone(), occurred_at: now, plan, data };
         let stream = Stream::Events(event.kind().topic());
-        self.bus.append(stream, vec![record(&event)]).await.map_err(|error| error.to_string())?;
-        Ok(id)
+        self.bus.append(stream, vec![record(&event)]).await?;
+        Ok(request)
     }
 }
 
@@ -182,7 +196,7 @@ async fn ahead(State(desk): State<Desk>, Query(wanted): Query<Wanted>) -> Respon
 /// | the move | answer |
 /// |---|---|
 /// | there is none, or nobody says who asks and why | 422 |
-/// | may not begin, and is no dry run | 409, and no event |
+/// | may not begin, and is no dry run | 409, and `recovery.declined` |
 /// | may begin, or is a dry run | 202 when the request is durable |
 /// | the bus is away | 503 |
 async fn ask(State(desk): State<Desk>, Json(asked): Json<Asked>) -> (StatusCode, Json<Answer>) {
@@ -200,13 +214,21 @@ async fn ask(State(desk): State<Desk>, Json(asked): Json<Asked>) -> (StatusCode,
         Err(error) => return refused(StatusCode::UNPROCESSABLE_ENTITY, None, error),
     };
     let missing: Vec<&str> = ahead.readiness.iter().filter(|c| !c.held).map(|c| c.detail.as_str()).collect();
-    if !missing.is_empty() && !asked.dry_run {
-        let error = missing.join("; ");
-        return refused(StatusCode::CONFLICT, Some(ahead), error);
-    }
-    match desk.request(&ahead, &asked).await {
-        Ok(id) => (StatusCode::ACCEPTED, Json(Answer { ahead: Some(ahead), error: None, request: Some(id) })),
-        Err(error) => refused(StatusCode::SERVICE_UNAVAILABLE, Some(ahead), error),
+    let reason = (!missing.is_empty() && !asked.dry_run).then(|| missing.join("; "));
+    let said = desk.say(&ahead.carrier, |request| match &reason {
+        None => Desk::request(&ahead, &asked),
+        Some(reason) => {
+            let (from, to, comment) = (&ahead.from, &ahead.to, &asked.comment);
+            let reason = format!("a move from {from} to {to} ({comment}): {reason}");
+            RecoveryDeclined { request: request.clone(), by: asked.by.clone(), reason, restraint: None }.into()
+        }
+    });
+    match (said.await, reason) {
+        (Ok(_), Some(reason)) => refused(StatusCode::CONFLICT, Some(ahead), reason),
+        (Ok(request), None) => {
+            (StatusCode::ACCEPTED, Json(Answer { ahead: Some(ahead), error: None, request: Some(request) }))
+        }
+        (Err(error), _) => refused(StatusCode::SERVICE_UNAVAILABLE, Some(ahead), error.to_string()),
     }
 }
 
