@@ -70,6 +70,7 @@ const PURE: &[&str] = &[
     "alerting/src/queue.rs",
     "alerting/src/sites.rs",
     "alerting/src/verification.rs",
+    "ingest/src/import",
     "analytics/src/stats.rs",
     "analytics/src/mttr.rs",
 ];

@@ -9,6 +9,7 @@ mod config;
 mod erlmcp;
 mod faults;
 mod gates;
+mod import;
 mod kafka_bus;
 mod listener;
 mod moves;
