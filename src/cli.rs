@@ -109,6 +109,10 @@ enum Command {
     Import(Box<crate::commands::import::ImportCommand>),
     /// Approve, refuse, call off or pause recoveries of a running Rebound.
     Recovery(crate::commands::recovery::Recovery),
+    /// Move the load of a site or a service to another site, by the plan's procedure.
+    Failover(crate::commands::failover::Move),
+    /// Move it back.
+    Failback(crate::commands::failover::Move),
     /// Keep alerts quiet for a while; what happens is tracked all the same.
     #[command(subcommand)]
     Silence(crate::commands::window::SilenceCommand),
@@ -257,6 +261,8 @@ async fn run(cli: Cli) -> Result<Done> {
         Command::Emit(emit) => commands::emit::emit(emit).await,
         Command::Import(command) => commands::import::import(&common.settings()?, *command).await,
         Command::Recovery(word) => commands::recovery::recovery(word).await,
+        Command::Failover(asked) => commands::failover::failover(asked, false).await,
+        Command::Failback(asked) => commands::failover::failover(asked, true).await,
         Command::Silence(command) => commands::window::silence(command, &common).await,
         Command::Maintenance(command) => commands::window::maintenance(command, &common).await,
         Command::Sql { query, output, to, as_of } => {

@@ -4,12 +4,18 @@
 //! (`tests/kafka/kafka.sh start` prints them), and say so when they don't.
 
 mod architecture;
+mod chaos;
 mod config;
+mod erlmcp;
 mod faults;
+mod gates;
 mod hand_over;
 mod import;
+mod kafka_bus;
 mod listener;
+mod moves;
 mod pipeline;
 mod readme;
+mod receiver;
 mod support;
 mod windows;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::{Running, alone, free_port, kafka, succeeds, wait_for};
+use crate::support::{Random, Running, alone, free_port, kafka, seed, succeeds, wait_for};
 
 /// The answer of `rebound sql` as JSON rows.
 pub(crate) fn sql(folder: &Path, query: &str) -> Vec<Value> {
@@ -105,7 +105,7 @@ pub(crate) fn lines(file: &Path) -> Vec<String> {
 }
 
 /// A resource measurement with this id: an event that only takes its way to the log.
-fn measurement(id: &str) -> String {
+pub(crate) fn measurement(id: &str) -> String {
     format!(
         r#"{{"specversion":"1.0","id":"{id}","source":"load","type":"dev.rebound.resource.measured.v1","subject":"s{}","time":"{}","data":{{"resource":"cpu","utilization":0.5}}}}"#,
         id.len() % 7,
@@ -162,28 +162,16 @@ fn survives_kills(environment: &[(&str, &str)], rounds: usize) {
     let _alone = alone();
     let folder = tempfile::tempdir().expect("a folder");
     write_plan(folder.path(), "0.3");
-    let seed = std::env::var("REBOUND_TEST_SEED")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or_else(|| u64::from(std::process::id()));
-    let rounds = std::env::var("REBOUND_TEST_ROUNDS").ok().and_then(|s| s.parse().ok()).unwrap_or(rounds);
+    let (seed, rounds) = (seed(), crate::support::rounds(rounds));
     eprintln!("seed {seed}, {rounds} rounds: repeat with REBOUND_TEST_SEED={seed} REBOUND_TEST_ROUNDS={rounds}");
-    let mut state = seed;
-    let mut random = move || {
-        // SplitMix64: repeatable without a dependency.
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    };
+    let mut random = Random::new(seed);
     let mut acknowledged = BTreeSet::new();
     let arguments = ["up", "--plan", "plan.toml", "--data", "data"];
     for round in 0..rounds {
         let rebound = Running::start(folder.path(), "a", &arguments, environment).ready();
         // Every round breaks the service, so that recoveries are under way when the kill comes.
         let _ = std::fs::remove_file(folder.path().join("up"));
-        let until = std::time::Instant::now() + Duration::from_millis(500 + random() % 2500);
+        let until = std::time::Instant::now() + Duration::from_millis(500 + random.next() % 2500);
         let mut batch = 0;
         while std::time::Instant::now() < until {
             let ids: Vec<_> = (0..50).map(|i| format!("{round}-{batch}-{i}")).collect();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{REBOUND, alone, rebound, succeeds};
+use crate::support::{alone, program, rebound, succeeds};
 
 /// What a command of the README is to this test.
 #[derive(Debug, PartialEq)]
@@ -137,7 +137,7 @@ fn the_readmes_commands_work() {
             // As long as the demo takes at least.
             arguments[at + 1] = "30s";
         }
-        let output = Command::new(REBOUND)
+        let output = Command::new(program())
             .args(&arguments)
             .current_dir(folder.path())
             .env_remove("REBOUND_LOG")
@@ -146,7 +146,7 @@ fn the_readmes_commands_work() {
             .expect("rebound runs");
         let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         let sends = match arguments[..] {
-            ["emit" | "recovery", ..] => true,
+            ["emit" | "recovery" | "failover" | "failback", ..] => true,
             ["silence" | "maintenance", word, ..] => word != "list",
             _ => false,
         };

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// The program under test.
-pub(crate) const REBOUND: &str = env!("CARGO_BIN_EXE_rebound");
+/// The program under test: this build's, or the one that `REBOUND_TEST_BINARY` names.
+pub(crate) fn program() -> PathBuf {
+    std::env::var_os("REBOUND_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_rebound").into(), PathBuf::from)
+}
 
 /// Brokers of a real Kafka, or `None` with a line that says what was not run.
 pub(crate) fn kafka(test: &str) -> Option<String> {
@@ -24,7 +26,12 @@ pub(crate) fn kafka(test: &str) -> Option<String> {
 
 /// Runs the program to its end.
 pub(crate) fn rebound(arguments: &[&str], folder: &Path) -> Output {
-    Command::new(REBOUND).args(arguments).current_dir(folder).env_remove("REBOUND_LOG").output().expect("rebound runs")
+    Command::new(program())
+        .args(arguments)
+        .current_dir(folder)
+        .env_remove("REBOUND_LOG")
+        .output()
+        .expect("rebound runs")
 }
 
 /// Standard output of a run that must succeed.
@@ -58,6 +65,47 @@ pub(crate) fn free_port() -> u16 {
 pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
     static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A number of one's own from the environment.
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+/// Rounds of a test that goes on as long as one likes: `REBOUND_TEST_ROUNDS`, else CI's few.
+pub(crate) fn rounds(few: usize) -> usize {
+    setting("REBOUND_TEST_ROUNDS").and_then(|rounds| usize::try_from(rounds).ok()).unwrap_or(few)
+}
+
+/// What random choices follow from: `REBOUND_TEST_SEED`, else another each time. Tests print it.
+pub(crate) fn seed() -> u64 {
+    setting("REBOUND_TEST_SEED").unwrap_or_else(|| u64::from(std::process::id()))
+}
+
+/// SplitMix64: repeatable without a dependency.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// From 0 up to, not including, `limit`.
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.next() % limit as u64).unwrap_or_default()
+    }
+
+    pub(crate) fn shuffle<T>(&mut self, all: &mut [T]) {
+        (1..all.len()).for_each(|n| all.swap(n, self.below(n + 1)));
+    }
 }
 
 /// Waits until `what` holds, two minutes at most: generous, since nothing is timed by it.
@@ -96,7 +144,7 @@ impl Running {
         let port = free_port();
         let log = folder.join(format!("{name}.stderr"));
         let file = std::fs::File::options().create(true).append(true).open(&log).expect("a log file");
-        let child = Command::new(REBOUND)
+        let child = Command::new(program())
             .args(arguments)
             .current_dir(folder)
             .env("REBOUND_HTTP__LISTEN", format!("{address}:{port}"))

@@ -22,6 +22,7 @@
 
 mod decide;
 mod quiet;
+mod request;
 mod service;
 mod status;
 #[cfg(test)]
@@ -93,6 +94,7 @@ struct Rules {
     rule: Rule,
     limits: Limits,
     trigger: TriggerMode,
+    approve_within: TimeDelta,
     hold: Hold,
     judges: Vec<Judge>,
 }
@@ -109,6 +111,7 @@ impl Engine {
                 rule: Rule::from(policy),
                 limits: Limits::from(policy),
                 trigger: policy.trigger,
+                approve_within: TimeDelta::from_std(policy.approve_within).unwrap_or(TimeDelta::MAX),
                 hold: Hold::new(policy.hold, policy.keep_firing),
                 judges: Judge::of(&plan, policy),
             })
@@ -337,7 +340,8 @@ impl Engine {
     fn wake(&mut self, at: u32) {
         let state = &self.states[at as usize];
         let turned = matches!(state.turned, Some((Verdict::Failed, _)));
-        if state.owned && (state.outage.is_some() || turned || !state.watches.is_empty()) {
+        let asked = state.requests.as_ref().is_some_and(|requests| requests.is_pending());
+        if state.owned && (state.outage.is_some() || turned || asked || !state.watches.is_empty()) {
             self.schedule(at, DateTime::UNIX_EPOCH);
         }
     }

@@ -3,7 +3,7 @@
 //! Reading order: [`threshold`] and [`flapping`] judge a probe's observations, [`condition`], [`burn`] and [`hold`]
 //! what else a policy looks at, [`matcher`], [`suppress`] and [`budget`] hold back, [`engine`] folds events and
 //! decides, [`notify`] says who is to be told, [`pause`] what a person stopped, [`queue`] whose recovery's turn it
-//! is, [`procedure`] what its next step is, [`verification`] whether it worked, [`sites`] whether a site may be left.
+//! is, [`procedure`] what its next step is, [`verification`] whether it worked, [`sites`] whether a site may be left, [`moves`] how.
 //! All of these are pure: no clock, no
 //! I/O, no runtime. [`channel`], [`action`] and [`runner`] are the effects: notifications sent, steps done.
 
@@ -18,6 +18,7 @@ pub mod engine;
 pub mod flapping;
 pub mod hold;
 pub mod matcher;
+pub mod moves;
 pub mod notify;
 pub(crate) mod order;
 pub mod pause;

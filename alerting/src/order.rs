@@ -40,20 +40,34 @@ fn hash(of: impl Hash) -> u64 {
 /// | the next comes from | it counts if |
 /// |---|---|
 /// | the same run of the same instance | its number is greater: the clock may say what it likes |
+/// | a run of the same instance that counted before | it is later in time |
 /// | another run of the same instance | it is later in time, or the second in succession of that run, by number |
 /// | anyone else | it is later in time (at the same time, by hash of source and id) |
 ///
 /// So a redelivered one never counts again, and one that comes after a newer one never counts. A single straggler of
-/// an earlier run is passed over; two in a row without a word from the run that counts are taken for what they are
-/// when a prober was started anew after its clock was set back. Not covered: a clock that is set back while *another*
-/// instance takes the probe over; its results count when time has caught up.
+/// a run that is not known is passed over; two in a row without a word from the run that counts are taken for what
+/// they are when a prober was started anew after its clock was set back. What is delivered again of an earlier run,
+/// however much at once, is not that: the last few runs are known. Not covered: a clock that is set back while
+/// *another* instance takes the probe over; its results count when time has caught up.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Newest {
     at: DateTime<Utc>,
     tie: u64,
     numbered: Option<Numbered>,
-    /// The last one passed over of another run of the same instance, if nothing counted since.
-    rival: Option<Box<Numbered>>,
+    /// Nothing while only one run was seen, which is the rule.
+    others: Option<Box<Others>>,
+}
+
+/// Earlier runs that are known.
+const PAST: usize = 6;
+
+/// Other runs than the one that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+struct Others {
+    /// The last one passed over of a run that is not known, if nothing counted since.
+    rival: Option<Numbered>,
+    /// Runs, as hashes of instance and run, that counted before; the newest first, 0 for none.
+    past: [(u32, u32); PAST],
 }
 
 impl Newest {
@@ -68,9 +82,27 @@ impl Newest {
         let numbered = Numbered::of(event);
         let later = newest.as_mut().is_none_or(|newest| newest.precedes(event.occurred_at, tie, numbered));
         if later {
-            *newest = Some(Self { at: event.occurred_at, tie, numbered, rival: None });
+            let others = newest.take().and_then(|before| before.others_after(numbered));
+            *newest = Some(Self { at: event.occurred_at, tie, numbered, others });
         }
         later
+    }
+
+    /// What is remembered of other runs once `next` counts.
+    fn others_after(self, next: Option<Numbered>) -> Option<Box<Others>> {
+        let mut others = self.others;
+        if let Some(others) = &mut others {
+            others.rival = None;
+        }
+        let key = |numbered: Numbered| (numbered.instance, numbered.run);
+        if let Some((known, next)) = self.numbered.map(key).zip(next.map(key)).filter(|(known, next)| known != next) {
+            let past = &mut others.get_or_insert_default().past;
+            // The one that counts now is none of the past; the one that did is the newest of them.
+            let freed = past.iter().position(|run| *run == next).unwrap_or(PAST - 1);
+            past.copy_within(..freed, 1);
+            past[0] = known;
+        }
+        others
     }
 
     fn precedes(&mut self, at: DateTime<Utc>, tie: u64, numbered: Option<Numbered>) -> bool {
@@ -82,11 +114,16 @@ impl Newest {
         if known.run == next.run {
             return next.number > known.number;
         }
-        let second = self.rival.as_ref().is_some_and(|rival| rival.run == next.run && next.number > rival.number);
-        if !(later_in_time || second) {
-            self.rival = Some(Box::new(next));
+        if later_in_time || self.others.as_ref().is_some_and(|others| others.past.contains(&(next.instance, next.run)))
+        {
+            return later_in_time;
         }
-        later_in_time || second
+        let rival = &mut self.others.get_or_insert_default().rival;
+        let second = rival.is_some_and(|rival| rival.run == next.run && next.number > rival.number);
+        if !second {
+            *rival = Some(next);
+        }
+        second
     }
 }
 
@@ -148,6 +185,13 @@ mod tests {
         check("started anew with the clock set back", "a:900@3600+ b:1@10 b:5@20+ b:9@30+");
         check("a straggler of the run before", "a:900@10+ b:1@20+ a:901@15 b:2@30+ a:902@16 b:3@40+");
         check("the same straggler twice", "a:900@10+ b:1@20+ a:901@15 a:901@15 b:2@30+");
+        check(
+            "a stretch of the run before, again",
+            "a:8@8+ a:9@9+ a:10@10+ b:1@20+ a:8@8 a:9@9 a:10@10 a:11@11 b:2@30+",
+        );
+        check("of runs before that", "a:9@9+ b:1@20+ c:1@30+ a:8@8 a:9@9 b:1@20 b:2@21 a:10@10 a:11@11 c:2@40+");
+        check("of a run that another instance came after", "x/a:9@9+ x/b:1@20+ y/a:1@30+ x/c:1@40+ x/a:8@8 x/a:9@9");
+        check("a run goes on that was taken for gone", "a:9@9+ b:1@20+ a:10@30+ b:2@21 b:3@22 a:11@31+");
         check("two instances side by side: time", "x/a:1@10+ y/a:1@11+ x/a:2@9 x/a:2@9 x/a:3@20+ y/a:2@19 y/a:3@21+");
         check("a backlog of another instance counts for nothing", "x/a:9@100+ y/a:1@10 y/a:2@20 y/a:3@30 x/a:10@110+");
         check("elsewhere: time, whatever the ids", "=7@10+ =3@20+ =9@15 =3@20 =1@30+");

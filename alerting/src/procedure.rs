@@ -21,7 +21,7 @@ const MAX_DESCRIPTION_BYTES: usize = 300;
 pub enum ProcedureError {
     /// A placeholder that there is no value for.
     #[error(
-        "procedure {procedure}, step {step}: {{{name}}} is not a placeholder; there are {{service}}, {{site}}, {{incident}}, {{recovery}}, {{attempt}}, {{reason}}, {{error_class}}, {{first_failure_at}} and {{steps.….output}} (write {{{{{name}}}}} for the text itself)"
+        "procedure {procedure}, step {step}: {{{name}}} is not a placeholder; there are {{service}}, {{site}}, {{incident}}, {{recovery}}, {{attempt}}, {{reason}}, {{error_class}}, {{first_failure_at}}, {{input.…}} and {{steps.….output}} (write {{{{{name}}}}} for the text itself)"
     )]
     UnknownPlaceholder {
         /// The procedure.

@@ -12,9 +12,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use rebound_schemas::event::{
-    ErrorClass, RecoveryFinished, RecoveryOutcome, RecoveryStarted, RecoveryTriggered, TriggerMode,
+    ErrorClass, RecoveryEscalated, RecoveryExpired, RecoveryFinished, RecoveryOutcome, RecoveryStarted,
+    RecoveryTriggered, Restraint, TriggerMode,
 };
 use rebound_schemas::plan::Plan;
 use rebound_schemas::{Event, EventData, IncidentId, PlanVersion, ProcedureId, RecoveryId, ServiceId, SiteId};
@@ -83,6 +84,25 @@ pub enum Command {
         /// The event, with the id that any other end of the recovery would have too.
         finished: Box<Event>,
     },
+    /// Journal these together (as the partition's owner), then fold them: nobody approved in time, people are asked,
+    /// and the recovery ended.
+    Expire {
+        /// `recovery.expired`, `recovery.escalated`, `recovery.finished`.
+        events: Vec<Event>,
+    },
+}
+
+/// An approval that was given in time has this long to arrive before the recovery expires.
+const ON_ITS_WAY: TimeDelta = TimeDelta::seconds(2);
+/// Approvals kept of a recovery whose trigger was not seen yet.
+const EARLY_APPROVALS: usize = 8;
+
+/// Why a recovery that has not begun never will.
+enum CalledOff {
+    /// For this reason, in words.
+    Cancelled(String),
+    /// It had to be approved by then.
+    Expired(DateTime<Utc>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,16 +134,17 @@ struct Entry {
 /// | unknown, pending | started | started |
 /// | any | finished | finished |
 /// | started, finished | triggered, approved, started | unchanged |
-/// | pending | approved | pending, approved |
+/// | pending, waits for approval | approved, from its trigger until `approve_until` by the approval's own time | pending, approved |
+/// | pending | approved at any other time | unchanged |
 /// | pending | rejected, cancelled | pending, called off |
-/// | started, finished | rejected, cancelled | unchanged: what has begun goes on |
+/// | started, finished | rejected, cancelled | unchanged: a cancelled one is stopped by whoever runs it |
 #[derive(Debug, Clone)]
 pub struct Queue {
     limits: QueueLimits,
     entries: BTreeMap<RecoveryId, Entry>,
     resolved: BTreeMap<IncidentId, DateTime<Utc>>,
-    /// Approvals seen before their trigger.
-    approvals: BTreeMap<RecoveryId, DateTime<Utc>>,
+    /// When approvals were given that were seen before their trigger.
+    approvals: BTreeMap<RecoveryId, BTreeSet<DateTime<Utc>>>,
     /// What people refused or called off, and their words; also before the trigger was seen.
     refused: BTreeMap<RecoveryId, (DateTime<Utc>, String)>,
     pauses: Pauses,
@@ -143,16 +164,22 @@ impl Queue {
         let at = event.occurred_at;
         match &event.data {
             EventData::RecoveryTriggered(data) => {
-                let approved = self.approvals.remove(&data.recovery).is_some();
+                let approvals = self.approvals.remove(&data.recovery).unwrap_or_default();
                 let entry = self.entry(&data.recovery, event, &data.incident, &data.procedure, Phase::Pending);
                 entry.trigger.get_or_insert_with(|| (data.clone(), Box::new(event.clone())));
-                entry.approved |= approved;
+                approvals.into_iter().for_each(|at| entry.approve(at));
             }
             // The approval of one step is the runner's.
             EventData::RecoveryApproved(data) if data.step.is_some() => {}
             EventData::RecoveryApproved(data) => match self.entries.get_mut(&data.recovery) {
-                Some(entry) => entry.approved = true,
-                None => drop(self.approvals.insert(data.recovery.clone(), at)),
+                Some(entry) => entry.approve(at),
+                None => {
+                    let early = self.approvals.entry(data.recovery.clone()).or_default();
+                    early.insert(at);
+                    if early.len() > EARLY_APPROVALS {
+                        early.pop_first();
+                    }
+                }
             },
             EventData::RecoveryRejected(data) => {
                 self.refuse(&data.recovery, at, format!("{} rejected it: {}", data.by, data.reason));
@@ -240,7 +267,7 @@ impl Queue {
         let Some(limit) = now.checked_sub_signed(self.stale_after() * 2) else { return };
         self.entries.retain(|_, entry| entry.phase != Phase::Finished || entry.since >= limit);
         self.resolved.retain(|_, at| *at >= limit);
-        self.approvals.retain(|_, at| *at >= limit);
+        self.approvals.retain(|_, given| given.last().is_some_and(|at| *at >= limit));
         let entries = &self.entries;
         self.refused.retain(|id, (at, _)| *at >= limit || entries.contains_key(id));
     }
@@ -257,13 +284,18 @@ impl Queue {
     /// | pending, rejected or called off by a person | finished as cancelled |
     /// | pending, its incident is resolved | finished as cancelled |
     /// | pending for longer than [`QueueLimits::stale_after`] | finished as cancelled |
+    /// | pending, not approved by `approve_until` | expired: escalated, and finished as cancelled |
     /// | pending, mode approve or off, not approved | waits |
+    /// | pending, a dry run | starts: nothing is done, so nothing holds it back, and it holds up nothing |
     /// | pending, before its `not_before` | waits |
     /// | pending, while its service, its site or everything is paused | waits |
     /// | pending, while a recovery of the same service runs, or an older one of it waits | waits |
     /// | pending, while a recovery of a direct or indirect dependency waits or runs | waits |
     /// | pending, and the procedure, the site or the total is at its limit | waits |
     /// | pending otherwise | starts |
+    ///
+    /// What a person asked for with `overrides` passes over a pause, dependencies and limits as they say; never over
+    /// another recovery of the same service.
     #[must_use]
     pub fn decide<T: Topology + ?Sized>(
         &self,
@@ -275,13 +307,14 @@ impl Queue {
             self.entries.iter().filter(|(_, entry)| entry.phase != Phase::Finished).collect();
         open.sort_by_key(|(id, entry)| (entry.since, *id));
         let mut load = Load::default();
-        for (_, entry) in open.iter().filter(|(id, entry)| self.active(id, entry)) {
+        for (_, entry) in open.iter().filter(|(id, entry)| self.active(id, entry) && !entry.is_dry_run()) {
             load.add(entry, plan);
         }
         // Services that are being recovered or will be: their dependants wait.
         let busy: BTreeSet<&ServiceId> = open
             .iter()
             .filter(|(id, entry)| self.active(id, entry) || self.called_off(id, entry, now).is_none())
+            .filter(|(_, entry)| !entry.is_dry_run())
             .map(|(_, entry)| &entry.service)
             .collect();
         let mut commands = Vec::new();
@@ -300,22 +333,39 @@ impl Queue {
                 continue;
             }
             let Some((trigger, triggered)) = &entry.trigger else { continue };
-            if let Some(reason) = self.called_off(id, entry, now) {
+            if let Some(why) = self.called_off(id, entry, now) {
                 if mine {
-                    commands.push(self.finish(id, entry, RecoveryOutcome::Cancelled, &reason, plan, now));
+                    commands.push(match why {
+                        CalledOff::Cancelled(reason) => {
+                            self.finish(id, entry, RecoveryOutcome::Cancelled, &reason, plan, now)
+                        }
+                        CalledOff::Expired(until) => self.expire(id, entry, until, plan, now),
+                    });
+                }
+                continue;
+            }
+            if entry.is_dry_run() {
+                if mine {
+                    commands.push(Command::Start { triggered: triggered.clone() });
                 }
                 continue;
             }
             let due =
                 (trigger.mode == TriggerMode::Auto || entry.approved) && trigger.not_before.is_none_or(|at| at <= now);
             let first = waiting.insert(&entry.service);
+            let free = |of| trigger.asked.as_ref().is_some_and(|asked| asked.overrides.contains(&of));
             let paused = self.pauses.active(&entry.service, plan.site(&entry.service), now).is_some();
+            let room = if free(Restraint::Concurrency) {
+                !load.services.contains(&entry.service)
+            } else {
+                load.has_room(entry, plan, &self.limits)
+            };
             if mine
                 && due
-                && !paused
+                && (!paused || free(Restraint::Pause))
                 && first
-                && !needs_any(plan, &entry.service, &busy)
-                && load.has_room(entry, plan, &self.limits)
+                && (free(Restraint::Dependencies) || !needs_any(plan, &entry.service, &busy))
+                && room
             {
                 load.add(entry, plan);
                 commands.push(Command::Start { triggered: triggered.clone() });
@@ -328,15 +378,43 @@ impl Queue {
         entry.phase == Phase::Started || self.running.contains(id)
     }
 
-    fn called_off(&self, id: &RecoveryId, entry: &Entry, now: DateTime<Utc>) -> Option<String> {
+    fn called_off(&self, id: &RecoveryId, entry: &Entry, now: DateTime<Utc>) -> Option<CalledOff> {
         if let Some((_, words)) = self.refused.get(id) {
-            return Some(words.clone());
+            return Some(CalledOff::Cancelled(words.clone()));
         }
         if self.resolved.contains_key(&entry.incident) {
-            return Some("its incident was resolved before it began".into());
+            return Some(CalledOff::Cancelled("its incident was resolved before it began".into()));
         }
         let age = now.signed_duration_since(entry.since);
-        (age > self.stale_after()).then(|| format!("it had not begun {} h after its trigger", age.num_hours()))
+        if age > self.stale_after() {
+            return Some(CalledOff::Cancelled(format!("it had not begun {} h after its trigger", age.num_hours())));
+        }
+        let until = entry.trigger.as_ref().filter(|_| !entry.approved).and_then(|(data, _)| data.approve_until);
+        until.filter(|until| now.signed_duration_since(*until) >= ON_ITS_WAY).map(CalledOff::Expired)
+    }
+
+    fn expire<T: Topology + ?Sized>(
+        &self,
+        recovery: &RecoveryId,
+        entry: &Entry,
+        approve_until: DateTime<Utc>,
+        plan: &T,
+        now: DateTime<Utc>,
+    ) -> Command {
+        let incident = entry.incident.clone();
+        let attempts = entry.trigger.as_ref().map_or(1, |(data, _)| data.attempt);
+        let reason = format!("nobody approved it by {}", approve_until.to_rfc3339_opts(SecondsFormat::Secs, true));
+        let expired = RecoveryExpired { recovery: recovery.clone(), incident: incident.clone(), approve_until };
+        let escalated =
+            RecoveryEscalated { incident, recovery: Some(recovery.clone()), attempts, reason: reason.clone() };
+        let event = |what: &str, data| recovery_event(recovery, &entry.service, plan.version(), what, now, data);
+        let mut events = vec![event("expired", expired.into()), event("escalated", escalated.into())];
+        if let Command::Finish { finished } =
+            self.finish(recovery, entry, RecoveryOutcome::Cancelled, &reason, plan, now)
+        {
+            events.push(*finished);
+        }
+        Command::Expire { events }
     }
 
     fn finish<T: Topology + ?Sized>(
@@ -363,6 +441,22 @@ impl Queue {
         };
         let event = recovery_event(recovery, &entry.service, plan.version(), "finished", now, data.into());
         Command::Finish { finished: Box::new(event) }
+    }
+}
+
+impl Entry {
+    /// An approval counts while it is waited for, by its own time: not before the trigger, and not after the end.
+    fn approve(&mut self, at: DateTime<Utc>) {
+        if let Some((data, event)) = &self.trigger
+            && at >= event.occurred_at
+            && data.approve_until.is_none_or(|until| at < until)
+        {
+            self.approved = true;
+        }
+    }
+
+    fn is_dry_run(&self) -> bool {
+        self.trigger.as_ref().is_some_and(|(data, _)| data.mode == TriggerMode::DryRun)
     }
 }
 
@@ -412,3 +506,5 @@ impl<'a> Load<'a> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_people;

@@ -5,6 +5,7 @@
 //! finds a recovery started and not finished knows that it may have acted, and never repeats it. Ids of events follow
 //! from the recovery's, so that an event journalled twice is one event.
 
+mod dry;
 mod execute;
 mod run;
 mod task;
@@ -46,8 +47,9 @@ pub trait Journal: Send {
 }
 
 /// A live stream of what a recovery waits for. It must give at least what the probes of [`Task::watched`] see, service
-/// levels of the recovered service, and every `recovery.approved` and `step.answered` that names the recovery; anything
-/// else is passed over. Losing an observation only delays a verification; losing one of the others lets a step time out.
+/// levels of the recovered service, and every `recovery.approved`, `recovery.cancelled` and `step.answered` that names
+/// the recovery; anything else is passed over. Losing an observation only delays a verification; losing one of the
+/// others lets a step time out, or a recovery go on that was to stop.
 #[async_trait]
 pub trait Observations: Send {
     /// The next observation; `None` when there will be no more. Cancel-safe.
@@ -159,3 +161,5 @@ fn now() -> DateTime<Utc> {
 mod tests;
 #[cfg(test)]
 mod tests_erlmcp;
+#[cfg(test)]
+mod tests_people;

@@ -100,6 +100,8 @@ pub(crate) fn recovery(n: u32, service: &str, from: i64) -> Vec<Event> {
         by: None,
         reason: None,
         error_class: None,
+        approve_until: None,
+        asked: None,
     };
     let started = RecoveryStarted {
         recovery: recovery.clone(),

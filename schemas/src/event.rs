@@ -166,9 +166,12 @@ kinds! {
     MaintenanceCancelled, "maintenance.cancelled", v 1, Alerts;
     SilenceCreated, "silence.created", v 1, Alerts;
     SilenceExpired, "silence.expired", v 1, Alerts;
+    RecoveryRequested, "recovery.requested", v 1, Recoveries;
+    RecoveryDeclined, "recovery.declined", v 1, Recoveries;
     RecoveryTriggered, "recovery.triggered", v 1, Recoveries;
     RecoveryApproved, "recovery.approved", v 1, Recoveries;
     RecoveryRejected, "recovery.rejected", v 1, Recoveries;
+    RecoveryExpired, "recovery.expired", v 1, Recoveries;
     RecoveryCancelled, "recovery.cancelled", v 1, Recoveries;
     RecoveryPaused, "recovery.paused", v 1, Recoveries;
     RecoveryResumed, "recovery.resumed", v 1, Recoveries;
@@ -188,6 +191,31 @@ kinds! {
     DrillFinished, "drill.finished", v 1, Recoveries;
     ImprovementOpened, "improvement.opened", v 1, Recoveries;
     ImprovementClosed, "improvement.closed", v 1, Recoveries;
+}
+
+impl EventData {
+    /// The recovery that it is about, where it is about one.
+    #[must_use]
+    pub fn recovery(&self) -> Option<&RecoveryId> {
+        match self {
+            Self::RecoveryTriggered(data) => Some(&data.recovery),
+            Self::RecoveryApproved(data) => Some(&data.recovery),
+            Self::RecoveryRejected(data) => Some(&data.recovery),
+            Self::RecoveryExpired(data) => Some(&data.recovery),
+            Self::RecoveryCancelled(data) => Some(&data.recovery),
+            Self::RecoveryStarted(data) => Some(&data.recovery),
+            Self::StepStarted(data) => Some(&data.recovery),
+            Self::StepFinished(data) => Some(&data.recovery),
+            Self::StepRequested(data) => Some(&data.recovery),
+            Self::StepAnswered(data) => Some(&data.recovery),
+            Self::RecoveryVerified(data) => Some(&data.recovery),
+            Self::RecoveryFinished(data) => Some(&data.recovery),
+            Self::RecoveryEscalated(data) => data.recovery.as_ref(),
+            Self::FailoverStarted(data) => data.recovery.as_ref(),
+            Self::IncidentResolved(data) => data.recovery.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 /// A closed set of words, written in JSON and TOML as given, with `as_str`, `parse` and `ALL`.
@@ -302,6 +330,21 @@ words! {
         Approve = "approve",
         /// It never runs by itself.
         Off = "off",
+        /// It is told step by step what would be run, and nothing is.
+        DryRun = "dry_run",
+    }
+    /// What holds a recovery back that a person asked for, and may be told not to.
+    Restraint {
+        /// How many recoveries the policy allows within a period.
+        Intensity = "intensity",
+        /// The wait after the last recovery.
+        Backoff = "backoff",
+        /// Recoveries at the same time: in all, a site, a procedure. One at a time of a service stays.
+        Concurrency = "concurrency",
+        /// A pause that covers it.
+        Pause = "pause",
+        /// Recoveries of what it depends on come first.
+        Dependencies = "dependencies",
     }
     /// How a step of a procedure ended.
     StepOutcome {
@@ -322,8 +365,10 @@ words! {
         Failed = "failed",
         /// The runner died between start and end; what it did is not known, so it is not repeated.
         Interrupted = "interrupted",
-        /// Called off before it ran.
+        /// Called off before it ran, or stopped by a person while it did.
         Cancelled = "cancelled",
+        /// It was a dry run: everything was told and nothing was done.
+        DryRun = "dry_run",
     }
     /// How a deployment ended.
     DeploymentOutcome {
@@ -410,6 +455,22 @@ pub struct CheckResult {
     /// What it is about; none in events from before there were categories.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub category: Option<CheckCategory>,
+}
+
+/// What a person asked for when asking for a recovery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// The id of the `recovery.requested`.
+    pub request: EventId,
+    /// Why.
+    pub comment: String,
+    /// Values of the procedure's inputs, where they are not its own.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub inputs: std::collections::BTreeMap<String, String>,
+    /// What shall not hold it back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<Restraint>,
 }
 
 /// One thing that must hold of an alert for a silence to cover it.
@@ -813,6 +874,38 @@ payloads! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     }
+    /// A person asks for a recovery of the subject. What becomes of it is decided like any other:
+    /// `recovery.triggered` or `recovery.declined` answers it.
+    RecoveryRequested {
+        /// Who.
+        by: String,
+        /// Why.
+        comment: String,
+        /// The procedure to run; the service's own without it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        procedure: Option<ProcedureId>,
+        /// Values of the procedure's inputs, where they are not its own.
+        #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+        inputs: std::collections::BTreeMap<String, String>,
+        /// Only tell what would be run.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        dry_run: bool,
+        /// What shall not hold it back.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        overrides: Vec<Restraint>,
+    }
+    /// A recovery that a person asked for is not run.
+    RecoveryDeclined {
+        /// The id of the `recovery.requested`.
+        request: EventId,
+        /// Who asked.
+        by: String,
+        /// Why it is not run.
+        reason: String,
+        /// What forbids it, where that could be overridden.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        restraint: Option<Restraint>,
+    }
     /// A recovery was decided on.
     RecoveryTriggered {
         /// The recovery.
@@ -842,13 +935,23 @@ payloads! {
         /// What was seen, coarsely.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error_class: Option<ErrorClass>,
+        /// It has to be approved before this time, where it waits for approval.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        approve_until: Option<DateTime<Utc>>,
+        /// What a person asked for, where one did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asked: Option<Asked>,
     }
-    /// A person approved a recovery, or one step of it that waits for approval.
+    /// A person approved a recovery, or one step of it that waits for approval. It counts from when it waits for
+    /// approval (for a step: from its `step.started`) until `approve_until` or the step's own end, and at no other time.
     RecoveryApproved {
         /// The recovery.
         recovery: RecoveryId,
         /// Who.
         by: String,
+        /// What they said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        comment: Option<String>,
         /// The step that may go on; none: the recovery may begin.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         step: Option<StepId>,
@@ -862,7 +965,17 @@ payloads! {
         /// Why.
         reason: String,
     }
-    /// A person called off a recovery that had not begun; it never runs. One that has begun goes on.
+    /// Nobody approved a recovery in time; it never runs.
+    RecoveryExpired {
+        /// The recovery.
+        recovery: RecoveryId,
+        /// The incident.
+        incident: IncidentId,
+        /// Until when it could be approved.
+        approve_until: DateTime<Utc>,
+    }
+    /// A person called off a recovery. One that had not begun never runs; one that has begins no further step, and
+    /// rolls back if its procedure says so.
     RecoveryCancelled {
         /// The recovery.
         recovery: RecoveryId,
@@ -870,6 +983,9 @@ payloads! {
         by: String,
         /// Why.
         reason: String,
+        /// Kill what runs instead of waiting for its end.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        now: bool,
     }
     /// A person stopped automation: no recovery begins within the scope until it is resumed. Running ones go on.
     RecoveryPaused {

@@ -186,6 +186,18 @@ impl IncidentId {
     pub fn derive(service: &ServiceId, first_source: &Source, first_id: &EventId) -> Self {
         Self(digest("inc", &[service.as_str(), first_source.as_str(), first_id.as_str()]))
     }
+
+    /// Stands where a recovery has no incident: a person asked for it while nothing was wrong.
+    #[must_use]
+    pub fn of_request(service: &ServiceId, request: &EventId) -> Self {
+        Self(digest("request", &[service.as_str(), request.as_str()]))
+    }
+
+    /// Whether it is no incident, but stands for one: see [`IncidentId::of_request`].
+    #[must_use]
+    pub fn is_of_request(&self) -> bool {
+        self.0.starts_with("request-")
+    }
 }
 
 impl AlertId {
@@ -202,6 +214,25 @@ impl RecoveryId {
     #[must_use]
     pub fn derive(service: &ServiceId, incident: &IncidentId, attempt: u32) -> Self {
         Self(digest("rec", &[service.as_str(), incident.as_str(), &attempt.to_string()]))
+    }
+
+    /// The dry run that a policy in that mode makes of the `attempt`-th recovery of an incident.
+    #[must_use]
+    pub fn dry_run(service: &ServiceId, incident: &IncidentId, attempt: u32) -> Self {
+        Self(digest("dry", &[service.as_str(), incident.as_str(), &attempt.to_string()]))
+    }
+
+    /// The dry run that a person asked for.
+    #[must_use]
+    pub fn dry_run_of_request(service: &ServiceId, request: &EventId) -> Self {
+        Self(digest("dry", &[service.as_str(), request.as_str()]))
+    }
+
+    /// Whether it is a dry run. Every event of one says so by this id, whichever comes first, so no fold can take
+    /// it for something that was done.
+    #[must_use]
+    pub fn is_dry_run(&self) -> bool {
+        self.0.starts_with("dry-")
     }
 }
 
@@ -286,6 +317,10 @@ mod tests {
         assert_ne!(incident, IncidentId::derive(&service, &source, &EventId::new("8").unwrap()));
         assert_ne!(RecoveryId::derive(&service, &incident, 1), RecoveryId::derive(&service, &incident, 2));
         assert_ne!(digest("x", &["ab", "c"]), digest("x", &["a", "bc"]));
+        assert!(!RecoveryId::derive(&service, &incident, 1).is_dry_run() && !incident.is_of_request());
+        assert!(RecoveryId::dry_run(&service, &incident, 1).is_dry_run());
+        assert_ne!(RecoveryId::dry_run_of_request(&service, &id), RecoveryId::dry_run(&service, &incident, 1));
+        assert!(IncidentId::of_request(&service, &id).is_of_request());
         // Pinned: an id that changes between releases would run a recovery twice.
         assert_eq!(incident.as_str().len(), "inc-".len() + 16);
     }

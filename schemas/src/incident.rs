@@ -183,9 +183,11 @@ impl Record {
         Kind::RecoveryEscalated,
     ];
 
-    /// Takes one event in. One that was taken before (same source and id) changes nothing, whatever it says.
+    /// Takes one event in. One that was taken before (same source and id) changes nothing, whatever it says; nor
+    /// does one of a dry run, in which nothing was done.
     pub fn evolve(&mut self, event: &Event) {
-        if !Self::KINDS.contains(&event.kind()) || !self.seen.insert(digest(event)) {
+        let dry = event.data.recovery().is_some_and(RecoveryId::is_dry_run);
+        if !Self::KINDS.contains(&event.kind()) || dry || !self.seen.insert(digest(event)) {
             return;
         }
         let stamp = Stamp::of(event);
@@ -288,7 +290,9 @@ impl Record {
     }
 
     fn recovery(&mut self, event: &Event, stamp: &Stamp, id: &RecoveryId, incident: &IncidentId) -> &mut RecoveryFacts {
-        self.incident(incident).recoveries.insert(id.clone());
+        if !incident.is_of_request() {
+            self.incident(incident).recoveries.insert(id.clone());
+        }
         let recovery = self.recoveries.entry(id.clone()).or_default();
         recovery.about.offer(stamp, || About::new(event, incident));
         recovery

@@ -29,6 +29,14 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) fn token_file(&self) -> Option<&Path> {
+        self.token_file.as_deref()
+    }
+
     /// This address, with the token in that file.
     pub(crate) fn new(url: &str, token_file: Option<&Path>) -> Self {
         Self { url: url.to_owned(), token_file: token_file.map(Path::to_owned) }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use clap::{Args, Subcommand};
 use rebound_schemas::event::{RecoveryApproved, RecoveryCancelled, RecoveryPaused, RecoveryRejected, RecoveryResumed};
-use rebound_schemas::{Event, EventData, EventId, RecoveryId, ServiceId, SiteId, Source, codec};
+use rebound_schemas::{Event, EventData, EventId, RecoveryId, ServiceId, SiteId, Source, StepId, codec};
 use serde_json::Value;
 
 use super::emit::{client, send};
@@ -36,12 +36,15 @@ pub(crate) struct Recovery {
 
 #[derive(Debug, Clone, Subcommand)]
 enum Word {
-    /// Let a recovery that waits for approval run.
+    /// Let a recovery that waits for approval run, or go on with a step that waits for it.
     Approve {
         recovery: RecoveryId,
         /// Who approves.
         #[arg(long)]
         by: String,
+        /// The step that waits (the recovery runs already); without it, the recovery may begin.
+        #[arg(long)]
+        step: Option<StepId>,
         /// The recovery's service; asked of the running Rebound when absent.
         #[arg(long)]
         service: Option<ServiceId>,
@@ -100,14 +103,14 @@ pub(crate) async fn recovery(command: Recovery) -> Result<Done> {
     let url = command.url.trim_end_matches('/');
     let now = Utc::now().trunc_subsecs(6);
     let (recovery, service, data): (Option<RecoveryId>, Option<ServiceId>, EventData) = match command.word {
-        Word::Approve { recovery, by, service } => {
-            (Some(recovery.clone()), service, RecoveryApproved { recovery, by, step: None }.into())
+        Word::Approve { recovery, by, service, step } => {
+            (Some(recovery.clone()), service, RecoveryApproved { recovery, by, step, comment: None }.into())
         }
         Word::Reject(Refusal { recovery, by, reason, service }) => {
             (Some(recovery.clone()), service, RecoveryRejected { recovery, by, reason }.into())
         }
         Word::Cancel(Refusal { recovery, by, reason, service }) => {
-            (Some(recovery.clone()), service, RecoveryCancelled { recovery, by, reason }.into())
+            (Some(recovery.clone()), service, RecoveryCancelled { recovery, by, reason, now: false }.into())
         }
         Word::Pause { scope: Scope { site, service, by, reason }, length } => {
             let until = length.map(|length| end_of(now, length)).transpose()?;
@@ -123,9 +126,12 @@ pub(crate) async fn recovery(command: Recovery) -> Result<Done> {
         (None, None) => ServiceId::new(EVERYTHING)?,
     };
     let kind = data.kind().as_str();
-    let id = match &recovery {
-        Some(recovery) => EventId::derive(recovery.as_str(), kind),
-        None => EventId::derive(subject.as_str(), &format!("{kind}-{}", now.timestamp_micros())),
+    let id = match (&recovery, &data) {
+        (Some(recovery), EventData::RecoveryApproved(RecoveryApproved { step: Some(step), .. })) => {
+            EventId::derive(recovery.as_str(), &format!("{kind}-{step}"))
+        }
+        (Some(recovery), _) => EventId::derive(recovery.as_str(), kind),
+        (None, _) => EventId::derive(subject.as_str(), &format!("{kind}-{}", now.timestamp_micros())),
     };
     let event = Event { id, source: Source::new(SOURCE)?, subject, occurred_at: now, plan: None, data };
     let line = String::from_utf8(codec::encode(&event))?;

@@ -7,6 +7,7 @@
 pub(crate) mod alert;
 mod clock;
 pub(crate) mod figures;
+pub(crate) mod moves;
 pub(crate) mod recover;
 mod seat;
 pub(crate) mod tenure;
@@ -204,7 +205,7 @@ impl Process {
         if self.has(Role::Serve) {
             let figures = figures::Figures::new(&mut registry);
             let (view, bus, ready) = (self.handle.view.clone(), self.handle.bus.clone(), self.readiness.role("serve"));
-            api = api.merge(view::router(view.clone()));
+            api = api.merge(view::router(view.clone())).merge(moves::router(view.clone(), bus.clone()));
             let stop = deciders.clone();
             self.spawn(Stage::Deciders, "serve", async move {
                 tokio::select! {

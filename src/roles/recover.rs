@@ -31,7 +31,7 @@ pub(crate) const GROUP: &str = "recover";
 const ASK_EVERY: Duration = Duration::from_millis(250);
 /// Observations that a verification may lag behind; older ones are lost to it, which only delays it.
 const OBSERVATIONS: usize = 4096;
-/// Approvals and answers that a run may lag behind: they are rare.
+/// Approvals, answers and people's words that a run may lag behind: they are rare.
 const ANSWERS: usize = 1024;
 /// Journalled events on their way to the queue.
 const JOURNALLED: usize = 256;
@@ -91,6 +91,10 @@ impl Role {
                             held.append(std::slice::from_ref(finished.as_ref()), &[]).await?;
                             queue.evolve(&finished);
                         }
+                        Command::Expire { events } => {
+                            held.append(&events, &[]).await?;
+                            events.iter().for_each(|event| queue.evolve(event));
+                        }
                         Command::Start { triggered } => {
                             let Some(id) = recovery_of(&triggered) else { continue };
                             queue.begin(&id);
@@ -98,6 +102,11 @@ impl Role {
                             let journal = BusJournal { held: held.clone(), journalled: journalled.clone() };
                             let watch = Watch { answers: answers.subscribe(), observations: observations.subscribe() };
                             let task = self.task(&triggered, &sites);
+                            // The next one to begin must know of it.
+                            let moved = task.as_ref().ok().filter(|task| task.steps.is_ok() && !id.is_dry_run());
+                            if let Some(moved) = moved.and_then(|task| task.moves.as_ref()) {
+                                sites.begin(moved, Utc::now());
+                            }
                             runs.spawn(self.clone().recover(id, task, journal, watch, stop.clone()));
                         }
                     }
@@ -119,7 +128,7 @@ impl Role {
                         for event in input.events {
                             queue.evolve(&event);
                             sites.evolve(&event);
-                            if matches!(event.data, EventData::RecoveryApproved(_) | EventData::StepAnswered(_)) {
+                            if is_for_runs(&event.data) {
                                 let _ = answers.send(Arc::new(event));
                             }
                         }
@@ -180,6 +189,11 @@ impl Role {
         });
         (id, result)
     }
+}
+
+/// What those that run wait for, besides observations.
+fn is_for_runs(data: &EventData) -> bool {
+    matches!(data, EventData::RecoveryApproved(_) | EventData::RecoveryCancelled(_) | EventData::StepAnswered(_))
 }
 
 fn recovery_of(triggered: &Event) -> Option<RecoveryId> {

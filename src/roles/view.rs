@@ -10,6 +10,9 @@ use axum::routing::get;
 use axum::{Json, Router};
 use chrono::{DateTime, TimeDelta, Utc};
 use rebound_alerting::engine::{Engine, RecoveryState, ServiceStatus, lookback};
+use rebound_alerting::moves::Courses;
+use rebound_alerting::pause::Pauses;
+use rebound_alerting::sites::Sites;
 use rebound_alerting::threshold::Health;
 use rebound_ingest::bus::{BusError, EventBus};
 use rebound_schemas::incident::Record;
@@ -83,9 +86,12 @@ pub(crate) struct Row {
 }
 
 #[derive(Debug)]
-struct Folded {
+pub(super) struct Folded {
     engine: Option<Engine>,
     record: Record,
+    pub(super) sites: Sites,
+    pub(super) pauses: Pauses,
+    pub(super) courses: Courses,
 }
 
 /// The fold, shared between the one who keeps it and those who look.
@@ -93,6 +99,15 @@ struct Folded {
 pub(crate) struct View {
     plan: Option<Arc<Plan>>,
     folded: Mutex<Folded>,
+}
+
+impl Folded {
+    /// The recovery of a service that waits or runs; a dry run does neither.
+    pub(super) fn under_way(&self, service: &ServiceId, now: DateTime<Utc>) -> Option<RecoveryId> {
+        let status = self.engine.as_ref()?.status(service, now)?;
+        let open = status.recovery.filter(|recovery| !matches!(recovery.state, RecoveryState::Finished(_)));
+        open.map(|recovery| recovery.id).filter(|id| !id.is_dry_run())
+    }
 }
 
 impl View {
@@ -103,14 +118,15 @@ impl View {
             engine.own_where(|_| true);
             engine
         });
-        Self { plan, folded: Mutex::new(Folded { engine, record: Record::default() }) }
+        let (record, sites, pauses, courses) = Default::default();
+        Self { plan, folded: Mutex::new(Folded { engine, record, sites, pauses, courses }) }
     }
 
     pub(crate) fn plan(&self) -> Option<&Plan> {
         self.plan.as_deref()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Folded> {
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, Folded> {
         self.folded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -118,6 +134,9 @@ impl View {
         let mut folded = self.lock();
         for event in events {
             folded.record.evolve(event);
+            folded.sites.evolve(event);
+            folded.pauses.evolve(event);
+            folded.courses.evolve(event);
             if let Some(engine) = &mut folded.engine {
                 engine.fold(event);
             }

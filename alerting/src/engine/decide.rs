@@ -41,6 +41,7 @@ impl Engine {
         if self.states[at as usize].owned {
             self.resolve(at, now, decided);
             self.open(at, now, decided);
+            self.answer_requests(at, now, decided);
             if !self.states[at as usize].watches.is_empty() {
                 self.warn(at, now, decided);
             }
@@ -117,7 +118,7 @@ impl Engine {
         };
         let resolves_incident = outage.resolved.is_none();
         let (incident, alert, policy) = (outage.incident.clone(), outage.alert.clone(), outage.policy.clone());
-        let recovery = state.recovery.as_ref().filter(|recovery| {
+        let recovery = state.recovery.as_ref().filter(|recovery| !recovery.id.is_dry_run()).filter(|recovery| {
             let under_way = matches!(recovery.finished, None | Some((RecoveryOutcome::Succeeded, _)));
             recovery.incident == incident && recovery.started_at.is_some() && under_way
         });
@@ -213,7 +214,10 @@ impl Engine {
         let incident = outage.incident.clone();
         match (next, &watched.procedure) {
             (Next::Trigger(attempt, not_before), Some(procedure)) => {
-                let recovery = RecoveryId::derive(&watched.id, &incident, attempt);
+                let recovery = match rules.trigger {
+                    TriggerMode::DryRun => RecoveryId::dry_run(&watched.id, &incident, attempt),
+                    _ => RecoveryId::derive(&watched.id, &incident, attempt),
+                };
                 let id = EventId::derive(recovery.as_str(), "triggered");
                 let data = RecoveryTriggered {
                     recovery,
@@ -227,6 +231,10 @@ impl Engine {
                     by: None,
                     reason: Some(outage.reason.to_string()),
                     error_class: state.lead().and_then(|probe| probe.streak()).map(|streak| streak.error_class),
+                    approve_until: (rules.trigger == TriggerMode::Approve)
+                        .then(|| now.checked_add_signed(rules.approve_within))
+                        .flatten(),
+                    asked: None,
                 };
                 self.append(at, id, now, data.into(), decided);
             }
@@ -251,7 +259,8 @@ impl Engine {
     /// | failed | next attempt, `wait` after it ended |
     /// | succeeded, and since then as many failures in a row as the threshold | the same |
     /// | interrupted | escalate: what it did is not known, so it isn't repeated |
-    /// | cancelled | nothing: a person said so |
+    /// | cancelled | nothing: a person said so, or nobody approved it in time |
+    /// | a dry run | nothing: it was told what would be done |
     ///
     /// An attempt is made only while probes are seen failing (and not on news older than `silent_after`), and only within the intensity: else escalate, once
     /// an incident, and automation ends for it.
@@ -270,7 +279,7 @@ impl Engine {
                 (_, finished) => (1, Some(finished.map_or(other.triggered_at, |(_, at)| at))),
             },
             Some(last) => match last.finished {
-                None | Some((RecoveryOutcome::Cancelled, _)) => return Next::Nothing,
+                None | Some((RecoveryOutcome::Cancelled | RecoveryOutcome::DryRun, _)) => return Next::Nothing,
                 Some((RecoveryOutcome::Interrupted, _)) => {
                     return Next::Escalate("the recovery was interrupted: what it did is not known".into());
                 }
@@ -374,7 +383,7 @@ impl Engine {
 }
 
 /// `10m`, `90s`: the largest unit that fits evenly.
-fn humantime_text(delta: TimeDelta) -> String {
+pub(super) fn humantime_text(delta: TimeDelta) -> String {
     match delta.num_seconds() {
         s if s > 0 && s % 3600 == 0 => format!("{}h", s / 3600),
         s if s > 0 && s % 60 == 0 => format!("{}m", s / 60),

@@ -4,10 +4,11 @@
 use chrono::{DateTime, Utc};
 use rebound_schemas::event::{
     AlertRaised, AlertResolved, AlertSuppressed, IncidentOpened, ProbeCompleted, RecoveryFinished, RecoveryOutcome,
-    RecoveryTriggered, Severity, SuppressionCause,
+    RecoveryTriggered, Severity, SuppressionCause, TriggerMode,
 };
 use rebound_schemas::{AlertId, Event, EventData, IncidentId, PolicyId, ProbeId, RecoveryId, ServiceId};
 
+use super::request::Requests;
 use super::{Rules, Watched};
 use crate::budget::{Budget, Limits};
 use crate::condition::Watch;
@@ -34,6 +35,8 @@ pub(super) struct ServiceState {
     /// The newest incident that was handed to people, and when.
     pub(super) escalated: Option<Box<(IncidentId, DateTime<Utc>)>>,
     pub(super) budget: Option<Box<Budget>>,
+    /// Recoveries that people asked for.
+    pub(super) requests: Option<Box<Requests>>,
     /// Incidents that people or other systems reported.
     pub(super) external: Option<Box<External>>,
     /// When an observation last came: by this instance's clock, or by the prober's where it was folded as history.
@@ -153,6 +156,11 @@ impl ServiceState {
                 let known = self.mark(&data.alert, |outage| outage.alert_resolved = true);
                 self.close();
                 known
+            }
+            EventData::RecoveryRequested(data) => self.requests.get_or_insert_default().ask(event, data),
+            EventData::RecoveryDeclined(data) => {
+                self.requests.get_or_insert_default().answer(&data.request);
+                false
             }
             EventData::RecoveryTriggered(data) => self.recovery_triggered(limits, event.occurred_at, data),
             EventData::RecoveryStarted(data) => match self.recovery_of(&data.recovery) {
@@ -295,9 +303,17 @@ impl ServiceState {
         }
     }
 
-    /// A recovery of another incident replaces the known one if it is newer; of the same, if its attempt is.
+    /// A recovery of another incident replaces the known one if it is newer; of the same, if its attempt is. A dry
+    /// run costs nothing, and one that a person asked for is not even automation's.
     fn recovery_triggered(&mut self, limits: &Limits, at: DateTime<Utc>, data: &RecoveryTriggered) -> bool {
-        self.budget.get_or_insert_default().triggered(limits, at);
+        if let Some(asked) = &data.asked {
+            self.requests.get_or_insert_default().answer(&asked.request);
+        }
+        match (data.mode == TriggerMode::DryRun, &data.asked) {
+            (true, Some(_)) => return false,
+            (true, None) => {}
+            (false, _) => self.budget.get_or_insert_default().triggered(limits, at),
+        }
         let newer = self.recovery.as_ref().is_none_or(|known| match known.incident == data.incident {
             true => data.attempt > known.attempt,
             false => at > known.triggered_at,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rebound_schemas::EventData;
 use rebound_schemas::event::{ErrorClass, RecoveryOutcome, StepOutcome};
-use rebound_schemas::plan::{Action, OnFailure, name_in_conditions};
+use rebound_schemas::plan::{Action, OnCancel, OnFailure, name_in_conditions};
 use serde_json::{Map, Value, json};
 
 use super::unfold::{Script, fill_action};
@@ -85,12 +85,18 @@ struct Progress {
 /// | skipped for a step that it needs | | any | as the needed step said |
 /// | undoing: failed, no attempt left | | stop | the rollback ends there |
 /// | undoing: failed, no attempt left | | continue | the rollback goes on |
+///
+/// Called off by a person: what runs goes on (or is killed), what did not begin is skipped, then the steps that
+/// succeeded are undone if the procedure's `on_cancel` or a failed step's `on_failure` says so, and the recovery was
+/// cancelled. One whose verification has passed already succeeded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunState {
     script: Script,
     progress: Vec<Progress>,
     successes: usize,
     verified: Option<Result<(), String>>,
+    /// Who called it off and why, in words.
+    called_off: Option<String>,
     finished: bool,
 }
 
@@ -99,7 +105,7 @@ impl RunState {
     #[must_use]
     pub fn new(script: Script) -> Self {
         let progress = vec![Progress::default(); script.steps.len()];
-        Self { script, progress, successes: 0, verified: None, finished: false }
+        Self { script, progress, successes: 0, verified: None, called_off: None, finished: false }
     }
 
     /// The steps in the order of execution, then those that undo.
@@ -113,6 +119,11 @@ impl RunState {
         if let Some(progress) = self.progress.get_mut(index) {
             progress.attempts = progress.attempts.max(attempt);
         }
+    }
+
+    /// A person called it off: no further step begins. Of two the first is told of.
+    pub fn call_off(&mut self, words: &str) {
+        self.called_off.get_or_insert_with(|| words.to_owned());
     }
 
     /// Takes note of an event of this recovery. Taking it twice changes nothing.
@@ -157,12 +168,19 @@ impl RunState {
         let halted: Vec<usize> = forward().filter(|index| self.halts(*index)).collect();
         let running = (0..self.progress.len()).filter(|index| self.running(*index)).count();
         for index in forward().filter(|index| !self.settled(*index) && !self.running(*index)) {
+            if let Some(words) = &self.called_off {
+                let (attempt, outcome) = (self.progress[index].attempts + 1, StepOutcome::Skipped);
+                return Next::Settle { index, attempt, outcome, reason: Err(words.clone()) };
+            }
             if let Some(next) = self.next_of_step(index, halted.first().copied(), running) {
                 return next;
             }
         }
         if running > 0 {
             return Next::Wait;
+        }
+        if let Some(words) = self.called_off.as_ref().filter(|_| !matches!(self.verified, Some(Ok(())))) {
+            return self.end_of_called_off(words);
         }
         if let Some(first) = halted.first() {
             let says = |what| halted.iter().any(|index| self.script.steps[*index].step.on_failure == what);
@@ -185,6 +203,23 @@ impl RunState {
                 let reason = format!("the steps ran, but verification did not pass in time: {checks}");
                 failed(ErrorClass::Unknown, reason, false)
             }
+        }
+    }
+
+    fn end_of_called_off(&self, words: &str) -> Next {
+        let of_step =
+            |index: &usize| self.failed(*index) && self.script.steps[*index].step.on_failure == OnFailure::RollBack;
+        let rolls_back =
+            self.script.on_cancel == OnCancel::RollBack || (0..self.script.steps.len()).any(|index| of_step(&index));
+        if rolls_back && let Some(next) = self.next_undo() {
+            return next;
+        }
+        let reason = if rolls_back { format!("{words}; {}", self.undone()) } else { words.to_owned() };
+        Next::Finish {
+            outcome: RecoveryOutcome::Cancelled,
+            error_class: None,
+            reason: Some(shorten(&reason, 1000)),
+            escalate: false,
         }
     }
 
@@ -351,7 +386,7 @@ impl RunState {
             "service": inputs.service.as_str(), "site": inputs.site.as_str(), "incident": inputs.incident.as_str(),
             "recovery": inputs.recovery.as_str(), "attempt": inputs.attempt, "reason": inputs.reason,
             "error_class": inputs.error_class.as_str(), "first_failure_at": inputs.value("first_failure_at"),
-            "steps": steps,
+            "steps": steps, "input": inputs.inputs,
         })
     }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use rebound_schemas::event::{
     CheckResult, ErrorClass, RecoveryOutcome, RecoveryVerified, StepFinished, StepOutcome, StepStarted,
 };
-use rebound_schemas::plan::{OnFailure, Plan, Procedure, Step};
+use rebound_schemas::plan::{OnCancel, OnFailure, Plan, Procedure, Step};
 use rebound_schemas::{EventData, IncidentId, RecoveryId, ServiceId, SiteId};
 
 use super::*;
@@ -23,6 +23,7 @@ fn placeholders() -> Placeholders {
         reason: "connection {refused}".into(),
         error_class: ErrorClass::Network,
         first_failure_at: chrono::DateTime::from_timestamp(0, 0).unwrap(),
+        inputs: BTreeMap::new(),
     }
 }
 
@@ -57,7 +58,17 @@ fn step(id: &str, needs: &[&str]) -> Step {
 fn procedure(steps: Vec<Step>) -> Procedure {
     let (rollback, failover) = (vec![], None);
     let id = ProcedureId::new("p").unwrap();
-    Procedure { id, name: "p".into(), steps, rollback, concurrency: 1, parallel: 1, failover }
+    Procedure {
+        id,
+        name: "p".into(),
+        steps,
+        rollback,
+        concurrency: 1,
+        parallel: 1,
+        failover,
+        inputs: BTreeMap::new(),
+        on_cancel: OnCancel::Stop,
+    }
 }
 
 fn manual(id: &str, on_failure: OnFailure) -> Step {
@@ -494,4 +505,37 @@ proptest! {
             prop_assert!(undone.is_empty());
         }
     }
+}
+
+#[test]
+fn inputs_are_those_handed_or_the_procedures_own() {
+    let text = "allow = [\"/bin/true\"]\n[[service]]\nid = \"api\"\n\
+        [[procedure]]\nid = \"outer\"\ninputs = { until = \"latest\", level = \"full\" }\n\
+        [[procedure.step]]\nid = \"own\"\nwhen = \"input.level == 'full'\"\ncommand = [\"/bin/true\", \"{input.until}\"]\n\
+        [[procedure.step]]\nid = \"nested\"\nprocedure = \"inner\"\n\
+        [[procedure]]\nid = \"inner\"\ninputs = { until = \"never\", where = \"here\" }\n\
+        [[procedure.step]]\nid = \"deep\"\ncommand = [\"/bin/true\", \"{input.until} {input.where}\"]\n";
+    let plan = Plan::parse(text, "plan.toml").unwrap();
+    let outer = &plan.procedures()[&ProcedureId::new("outer").unwrap()];
+    let actions = |handed: &[(&str, &str)]| {
+        let inputs = handed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut state = RunState::new(unfold(outer, &plan, &Placeholders { inputs, ..placeholders() }).unwrap());
+        let mut told = Vec::new();
+        while let Next::Run { index, attempt, action, .. } = state.next() {
+            told.push(describe(&action));
+            let step = state.steps()[index].step.id.clone();
+            let (recovery, incident) = (RecoveryId::new("rec-1").unwrap(), IncidentId::new("inc-1").unwrap());
+            let (code, output, error, outcome, duration_ms) = (None, None, None, StepOutcome::Succeeded, 1);
+            let index = u32::try_from(index).unwrap();
+            let data =
+                StepFinished { recovery, incident, step, index, attempt, outcome, duration_ms, code, output, error };
+            state.evolve(&data.into());
+        }
+        told
+    };
+    assert_eq!(actions(&[]), ["run /bin/true latest", "run /bin/true latest here"], "the outer's value holds within");
+    assert_eq!(
+        actions(&[("until", "10:00"), ("where", "there")]),
+        ["run /bin/true 10:00", "run /bin/true 10:00 there"]
+    );
 }

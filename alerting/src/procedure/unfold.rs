@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use rebound_schemas::event::ErrorClass;
-use rebound_schemas::plan::{Action, Each, EachOf, MOST_STEPS, Plan, Procedure, Step, When};
+use rebound_schemas::plan::{Action, Each, EachOf, MOST_STEPS, OnCancel, Plan, Procedure, Step, When};
 use rebound_schemas::{IncidentId, ProcedureId, RecoveryId, ServiceId, SiteId, StepId};
 
 use super::ProcedureError;
@@ -29,6 +29,9 @@ pub struct Placeholders {
     pub error_class: ErrorClass,
     /// `{first_failure_at}`: t0 of the incident, as RFC 3339 in UTC.
     pub first_failure_at: DateTime<Utc>,
+    /// `{input.…}`: what a person handed to the procedure. What nobody handed is filled in by [`unfold`], from the
+    /// procedure's own defaults; a nested procedure's input of the same name has the outer's value.
+    pub inputs: BTreeMap<String, String>,
 }
 
 impl Placeholders {
@@ -44,7 +47,7 @@ impl Placeholders {
             "reason" => self.reason.clone(),
             "error_class" => self.error_class.to_string(),
             "first_failure_at" => self.first_failure_at.to_rfc3339_opts(SecondsFormat::AutoSi, true),
-            _ => return None,
+            other => return self.inputs.get(other.strip_prefix("input.")?).cloned(),
         })
     }
 }
@@ -85,7 +88,8 @@ fn plain_name(text: &str) -> Option<&str> {
     let (name, _) = text.strip_prefix('{')?.split_once('}')?;
     let plain = |b: u8| b.is_ascii_lowercase() || b == b'_';
     let path = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-' | b':' | b'/');
-    let is_name = !name.is_empty() && (name.bytes().all(plain) || name.starts_with("steps.") && name.bytes().all(path));
+    let dotted = name.starts_with("steps.") || name.starts_with("input.");
+    let is_name = !name.is_empty() && (name.bytes().all(plain) || dotted && name.bytes().all(path));
     is_name.then_some(name)
 }
 
@@ -151,6 +155,8 @@ pub struct Script {
     pub parallel: usize,
     /// The inputs.
     pub inputs: Placeholders,
+    /// What is done about the steps that succeeded when a person stops it.
+    pub on_cancel: OnCancel,
     /// Steps that became several: their places.
     pub(super) groups: BTreeMap<String, Vec<usize>>,
 }
@@ -166,10 +172,11 @@ pub struct Script {
 ///
 /// A nested step that fails and says `stop` does what the step says that it is nested in.
 pub fn unfold(procedure: &Procedure, plan: &Plan, inputs: &Placeholders) -> Result<Script, ProcedureError> {
+    let inputs = inputs.clone();
     let mut flat =
         Flat { plan, inputs, nodes: Vec::new(), undoing: Vec::new(), groups: BTreeMap::new(), within: vec![] };
     flat.add(procedure, &Outer::default())?;
-    let Flat { nodes, undoing, groups, .. } = flat;
+    let Flat { nodes, undoing, groups, inputs, .. } = flat;
     let script = order(procedure, nodes, undoing, &groups, inputs)?;
     for ready in &script.steps {
         let check = |name: &str| script.check(ready, name);
@@ -216,7 +223,7 @@ struct Node {
 
 struct Flat<'p> {
     plan: &'p Plan,
-    inputs: &'p Placeholders,
+    inputs: Placeholders,
     nodes: Vec<Node>,
     undoing: Vec<(ReadyStep, String)>,
     /// Paths of steps that became several, with the paths they became; with what they needed when they became none.
@@ -227,6 +234,9 @@ struct Flat<'p> {
 impl Flat<'_> {
     fn add(&mut self, procedure: &Procedure, outer: &Outer) -> Result<(), ProcedureError> {
         self.within.push(procedure.id.clone());
+        for (name, value) in &procedure.inputs {
+            self.inputs.inputs.entry(name.clone()).or_insert_with(|| value.clone());
+        }
         for step in &procedure.steps {
             if let Some(needed) =
                 step.needs.iter().chain(&step.after).find(|n| !procedure.steps.iter().any(|s| s.id == **n))
@@ -362,7 +372,7 @@ fn order(
     nodes: Vec<Node>,
     undoing: Vec<(ReadyStep, String)>,
     groups: &BTreeMap<String, Vec<String>>,
-    inputs: &Placeholders,
+    inputs: Placeholders,
 ) -> Result<Script, ProcedureError> {
     let resolve = |path: &str| {
         let (mut found, mut open) = (Vec::new(), vec![path.to_owned()]);
@@ -403,5 +413,6 @@ fn order(
         .keys()
         .map(|path| (path.clone(), resolve(path).iter().filter_map(|inner| places.get(inner)).copied().collect()))
         .collect();
-    Ok(Script { steps, parallel: procedure.parallel.max(1) as usize, inputs: inputs.clone(), groups })
+    let (parallel, on_cancel) = (procedure.parallel.max(1) as usize, procedure.on_cancel);
+    Ok(Script { steps, parallel, inputs, on_cancel, groups })
 }

@@ -9,7 +9,7 @@ use rebound_schemas::{EventId, Source};
 use super::*;
 
 /// web needs api, api needs db; cache stands alone. All but cache are at one site.
-struct Map {
+pub(super) struct Map {
     version: PlanVersion,
     sites: BTreeMap<ServiceId, SiteId>,
     needs: BTreeMap<ServiceId, Vec<ServiceId>>,
@@ -35,7 +35,7 @@ fn service(name: &str) -> ServiceId {
     ServiceId::new(name).unwrap()
 }
 
-fn map() -> Map {
+pub(super) fn map() -> Map {
     let site = |name: &str| SiteId::new(name).unwrap();
     let sites = [("db", "one"), ("api", "one"), ("web", "one"), ("cache", "two")];
     Map {
@@ -46,11 +46,11 @@ fn map() -> Map {
     }
 }
 
-fn at(second: i64) -> DateTime<Utc> {
+pub(super) fn at(second: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_772_000_000 + second, 0).unwrap()
 }
 
-fn recovery(name: &str, attempt: u32) -> RecoveryId {
+pub(super) fn recovery(name: &str, attempt: u32) -> RecoveryId {
     RecoveryId::new(&format!("rec-{name}-{attempt}")).unwrap()
 }
 
@@ -58,7 +58,7 @@ fn incident(name: &str) -> IncidentId {
     IncidentId::new(&format!("inc-{name}")).unwrap()
 }
 
-fn event(name: &str, id: String, second: i64, data: impl Into<EventData>) -> Event {
+pub(super) fn event(name: &str, id: String, second: i64, data: impl Into<EventData>) -> Event {
     Event {
         id: EventId::new(&id).unwrap(),
         source: Source::new("test").unwrap(),
@@ -69,7 +69,7 @@ fn event(name: &str, id: String, second: i64, data: impl Into<EventData>) -> Eve
     }
 }
 
-fn trigger(name: &str, attempt: u32, second: i64, mode: TriggerMode, not_before: Option<i64>) -> Event {
+pub(super) fn trigger(name: &str, attempt: u32, second: i64, mode: TriggerMode, not_before: Option<i64>) -> Event {
     let data = RecoveryTriggered {
         recovery: recovery(name, attempt),
         incident: incident(name),
@@ -82,26 +82,28 @@ fn trigger(name: &str, attempt: u32, second: i64, mode: TriggerMode, not_before:
         by: None,
         reason: None,
         error_class: None,
+        approve_until: None,
+        asked: None,
     };
     event(name, format!("t-{name}-{attempt}"), second, data)
 }
 
-fn auto(name: &str, second: i64) -> Event {
+pub(super) fn auto(name: &str, second: i64) -> Event {
     trigger(name, 1, second, TriggerMode::Auto, None)
 }
 
-fn started(name: &str, attempt: u32, second: i64) -> Event {
+pub(super) fn started(name: &str, attempt: u32, second: i64) -> Event {
     let (recovery, incident) = (recovery(name, attempt), incident(name));
     let (procedure, runner) = (ProcedureId::new("restart").unwrap(), "r".into());
     event(name, format!("s-{name}-{attempt}"), second, RecoveryStarted { recovery, incident, procedure, runner })
 }
 
 fn approved(name: &str, second: i64) -> Event {
-    let data = RecoveryApproved { recovery: recovery(name, 1), by: "ann".into(), step: None };
+    let data = RecoveryApproved { recovery: recovery(name, 1), by: "ann".into(), step: None, comment: None };
     event(name, format!("a-{name}"), second, data)
 }
 
-fn resolved(name: &str, second: i64) -> Event {
+pub(super) fn resolved(name: &str, second: i64) -> Event {
     let data = IncidentResolved { incident: incident(name), recovered_at: at(second), recovery: None };
     event(name, format!("r-{name}"), second, data)
 }
@@ -112,18 +114,19 @@ fn rejected(name: &str, second: i64) -> Event {
 }
 
 fn cancelled(name: &str, second: i64) -> Event {
-    let data = RecoveryCancelled { recovery: recovery(name, 1), by: "bob".into(), reason: "by hand".into() };
+    let data =
+        RecoveryCancelled { recovery: recovery(name, 1), by: "bob".into(), reason: "by hand".into(), now: false };
     event(name, format!("c-{name}"), second, data)
 }
 
-fn paused(site: Option<&str>, second: i64, until: Option<i64>) -> Event {
+pub(super) fn paused(site: Option<&str>, second: i64, until: Option<i64>) -> Event {
     let site = site.map(|site| SiteId::new(site).unwrap());
     let (by, reason) = ("ann".into(), "a network change".into());
     let data = RecoveryPaused { site, service: None, until: until.map(at), by, reason };
     event("automation", format!("p-{second}"), second, data)
 }
 
-fn resumed(second: i64) -> Event {
+pub(super) fn resumed(second: i64) -> Event {
     let data = RecoveryResumed { site: None, service: None, by: "ann".into(), reason: "done".into() };
     event("automation", format!("q-{second}"), second, data)
 }
@@ -172,14 +175,14 @@ fn after_a_pause_what_then_is_so_decides() {
     assert_eq!(told(&queue(&events).decide(&map(), at(5), |_| true)), ["cancelled rec-db-1", "start rec-cache-1"]);
 }
 
-fn queue(events: &[Event]) -> Queue {
+pub(super) fn queue(events: &[Event]) -> Queue {
     let mut queue = Queue::new(QueueLimits::default());
     events.iter().for_each(|event| queue.evolve(event));
     queue
 }
 
 /// Commands in short: `start rec-db-1`, `interrupted rec-db-1`.
-fn told(commands: &[Command]) -> Vec<String> {
+pub(super) fn told(commands: &[Command]) -> Vec<String> {
     let tell = |command: &Command| match command {
         Command::Start { triggered } => match &triggered.data {
             EventData::RecoveryTriggered(data) => format!("start {}", data.recovery),
@@ -189,12 +192,17 @@ fn told(commands: &[Command]) -> Vec<String> {
             EventData::RecoveryFinished(data) => format!("{} {}", data.outcome, data.recovery),
             other => panic!("finished by {}", other.kind().as_str()),
         },
+        Command::Expire { events } => {
+            let kinds: Vec<_> = events.iter().map(|event| event.kind().as_str()).collect();
+            assert_eq!(kinds, ["recovery.expired", "recovery.escalated", "recovery.finished"]);
+            format!("expired {}", events[0].data.recovery().unwrap())
+        }
     };
     commands.iter().map(tell).collect()
 }
 
 #[track_caller]
-fn check(queue: &Queue, now: i64, want: &[&str]) {
+pub(super) fn check(queue: &Queue, now: i64, want: &[&str]) {
     assert_eq!(told(&queue.decide(&map(), at(now), |_| true)), want);
 }
 
@@ -389,6 +397,12 @@ impl World {
                         return false;
                     }
                     *self.executed.entry(id).or_default() += 1;
+                }
+                Command::Expire { events } => {
+                    events.into_iter().for_each(|event| self.append(event));
+                    if crash() {
+                        return false;
+                    }
                 }
                 Command::Finish { finished } => {
                     self.append(*finished);

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use rebound_schemas::event::StepOutcome;
 use rebound_schemas::plan::Action;
 use rebound_schemas::{Event, EventData, StepId};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+use super::run::CalledOff;
 use super::{Observations, Settings, Stop, Task, now};
 use crate::action::{self, ActionResult, Limits, OUTPUT_BYTES, humantime};
 use crate::procedure::shorten;
@@ -19,12 +21,15 @@ pub(super) struct Claim {
     pub(super) step: StepId,
     pub(super) attempt: u32,
     pub(super) timeout: Duration,
-    /// It was approved before it began.
-    pub(super) approved: bool,
+    /// When it was claimed: an approval from before is none of this attempt.
+    pub(super) at: DateTime<Utc>,
+    /// A person's word that the recovery shall stop.
+    pub(super) called_off: CalledOff,
 }
 
-/// Executes an action, ended early when Rebound stops (after the drain): whether that cut it short is told beside its
-/// result. A fence drops the future.
+/// Executes an action, ended early when Rebound stops (after the drain), or when a person calls the recovery off: at
+/// once where it only waits, else when they say so. Whether a stop of Rebound cut it short is told beside its result. A
+/// fence drops the future.
 pub(super) async fn execute(
     task: &Task,
     settings: &Settings,
@@ -34,6 +39,8 @@ pub(super) async fn execute(
     events: broadcast::Receiver<Arc<Event>>,
 ) -> (ActionResult, bool) {
     let cancel = CancellationToken::new();
+    let only_waits = matches!(action, Action::Approve { .. } | Action::WaitForProbe { .. });
+    let CalledOff { soft, kill, .. } = &claim.called_off;
     let watch = async {
         let drained = async {
             stop.shutdown.cancelled().await;
@@ -42,6 +49,8 @@ pub(super) async fn execute(
         tokio::select! {
             () = drained => {}
             () = stop.overdue.cancelled() => {}
+            () = kill.cancelled() => {}
+            () = soft.cancelled(), if only_waits => {}
         }
         cancel.cancel();
         std::future::pending::<()>().await;
@@ -70,12 +79,13 @@ async fn act(
             let probes = probe.as_ref().map_or_else(|| task.probes.clone(), |probe| vec![probe.clone()]);
             wait_for(&mut events, Verification::new(now(), probes, 1), limits).await
         }
-        Action::Approve { .. } if claim.approved => ActionResult::succeeded(),
         Action::Approve { question } => {
             let asked = format!("nobody approved within {}: {question}", humantime(limits.timeout));
-            awaited(&mut events, limits, asked, |event| match event {
+            awaited(&mut events, limits, asked, |event| match &event.data {
                 EventData::RecoveryApproved(data)
-                    if data.recovery == task.trigger.recovery && data.step.as_ref() == Some(&claim.step) =>
+                    if data.recovery == task.trigger.recovery
+                        && data.step.as_ref() == Some(&claim.step)
+                        && event.occurred_at >= claim.at =>
                 {
                     let output = Some(format!("approved by {}", data.by));
                     Some(ActionResult { output, ..ActionResult::succeeded() })
@@ -86,7 +96,7 @@ async fn act(
         }
         Action::Ask { worker, .. } => {
             let asked = format!("{worker} did not answer within {}", humantime(limits.timeout));
-            awaited(&mut events, limits, asked, |event| match event {
+            awaited(&mut events, limits, asked, |event| match &event.data {
                 EventData::StepAnswered(data)
                     if data.recovery == task.trigger.recovery
                         && data.step == claim.step
@@ -128,7 +138,7 @@ async fn awaited(
     events: &mut broadcast::Receiver<Arc<Event>>,
     limits: Limits<'_>,
     late: String,
-    answer: impl Fn(&EventData) -> Option<ActionResult>,
+    answer: impl Fn(&Event) -> Option<ActionResult>,
 ) -> ActionResult {
     let deadline = tokio::time::sleep(limits.timeout);
     tokio::pin!(deadline);
@@ -136,7 +146,7 @@ async fn awaited(
         tokio::select! {
             () = &mut deadline => return ActionResult::timed_out(late),
             () = limits.cancel.cancelled() => return ActionResult::failed("waiting was called off"),
-            event = next_or_never(events) => if let Some(result) = answer(&event.data) {
+            event = next_or_never(events) => if let Some(result) = answer(&event) {
                 return result;
             },
         }

@@ -3,22 +3,23 @@
 //! One loop owns the state, the journal and the stream of events; steps run as futures beside it and hand back how
 //! they ended. Dropping the loop drops them, which kills what they run.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use rebound_schemas::event::{
     ErrorClass, FailbackFinished, FailoverFinished, FailoverStarted, RecoveryEscalated, RecoveryFinished,
-    RecoveryOutcome, RecoveryStarted, RecoveryTriggered, StepFinished, StepRequested, StepStarted,
+    RecoveryOutcome, RecoveryStarted, RecoveryTriggered, StepFinished, StepOutcome, StepRequested, StepStarted,
+    TriggerMode,
 };
 use rebound_schemas::plan::Action;
-use rebound_schemas::{Event, EventData, StepId};
+use rebound_schemas::{Event, EventData};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::execute::{Claim, execute};
 use super::{Journal, JournalError, Observations, RunnerError, Settings, Stop, Task, now};
@@ -39,7 +40,7 @@ pub(super) async fn run(
     stop: &Stop,
 ) -> Result<RecoveryOutcome, RunnerError> {
     let (events, _) = broadcast::channel(WAITED_FOR);
-    let (began, approved) = (Instant::now(), BTreeSet::new());
+    let (began, called_off) = (Instant::now(), CalledOff::default());
     let mut run = Run {
         task,
         journal,
@@ -49,10 +50,13 @@ pub(super) async fn run(
         stop,
         began,
         events,
-        approved,
+        called_off,
         moved: false,
         cut: None,
     };
+    if task.trigger.mode == TriggerMode::DryRun {
+        return run.dry(runner).await;
+    }
     let script = match &task.steps {
         Ok(script) => script.clone(),
         Err(reason) => {
@@ -84,12 +88,23 @@ pub(super) struct Run<'a> {
     pub(super) stop: &'a Stop,
     began: Instant,
     events: broadcast::Sender<Arc<Event>>,
-    /// Steps that were approved, also before they began.
-    approved: BTreeSet<StepId>,
+    /// Whether a person called it off.
+    pub(super) called_off: CalledOff,
     /// A move between sites has begun.
     moved: bool,
     /// A step that was ended for want of time: whether it would have failed is not known.
     cut: Option<StepId>,
+}
+
+/// A person's word that it shall stop.
+#[derive(Debug, Clone, Default)]
+pub(super) struct CalledOff {
+    /// Who and why, in words.
+    words: Option<String>,
+    /// No further step begins, and what only waits is waited for no more.
+    pub(super) soft: CancellationToken,
+    /// What runs is killed.
+    pub(super) kill: CancellationToken,
 }
 
 /// What a step's future hands back.
@@ -104,6 +119,10 @@ impl<'a> Run<'a> {
     async fn steps(&mut self, mut state: RunState) -> Result<RecoveryOutcome, RunnerError> {
         let mut running: FuturesUnordered<BoxFuture<'a, Turn>> = FuturesUnordered::new();
         loop {
+            self.hear();
+            if let Some(words) = &self.called_off.words {
+                state.call_off(words);
+            }
             let idle = running.is_empty();
             match state.next() {
                 _ if self.cut.is_some() && !idle => self.turn(&mut state, &mut running).await?,
@@ -125,11 +144,12 @@ impl<'a> Run<'a> {
                 }
                 Next::Run { index, attempt, action, wait } => {
                     state.hold(index, attempt);
-                    let stop = self.stop.clone();
+                    let (stop, called_off) = (self.stop.clone(), self.called_off.soft.clone());
                     running.push(Box::pin(async move {
                         tokio::select! {
                             () = tokio::time::sleep(wait) => {}
                             () = stop.shutdown.cancelled() => {}
+                            () = called_off.cancelled() => {}
                         }
                         Turn::Due { index, attempt, action }
                     }));
@@ -148,7 +168,11 @@ impl<'a> Run<'a> {
                 }
                 Next::Wait => self.turn(&mut state, &mut running).await?,
                 Next::Verify => {
-                    let Some(verified) = self.verify().await? else {
+                    let verified = self.verify().await?;
+                    if verified.is_none() && self.called_off.words.is_some() {
+                        continue;
+                    }
+                    let Some(verified) = verified else {
                         return self.interrupted("during the verification").await;
                     };
                     state.evolve(&verified.data);
@@ -182,6 +206,11 @@ impl<'a> Run<'a> {
         match turn {
             // Held, and not claimed: the loop above says that it was stopped.
             Turn::Due { .. } if self.stop.shutdown.is_cancelled() => Ok(()),
+            Turn::Due { index, attempt, .. } if self.called_off.words.is_some() && !undoes(state, index) => {
+                let error = self.called_off.words.clone();
+                let result = ActionResult { outcome: StepOutcome::Skipped, error, ..ActionResult::succeeded() };
+                self.ended(state, index, attempt, result, Duration::ZERO).await
+            }
             Turn::Due { index, attempt, action } => {
                 let claimed = self.claim(state, index, attempt, *action).await?;
                 running.push(claimed);
@@ -196,15 +225,37 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Hands an event on to the steps that wait.
-    pub(super) fn note(&mut self, event: Arc<Event>) {
-        if let EventData::RecoveryApproved(data) = &event.data
-            && data.recovery == self.task.trigger.recovery
-        {
-            self.approved.extend(data.step.clone());
+    /// Takes what has come already, so that nothing begins after somebody has said no.
+    fn hear(&mut self) {
+        for _ in 0..WAITED_FOR {
+            match self.observations.next().now_or_never() {
+                Some(Some(event)) => self.note(event),
+                Some(None) => return self.open = false,
+                None => return,
+            }
         }
+    }
+
+    /// Hands an event on to the steps that wait.
+    fn note(&mut self, event: Arc<Event>) {
+        self.note_cancel(&event);
         // Nobody waiting is no fault.
         let _ = self.events.send(event);
+    }
+
+    /// Takes note of a person's word that the recovery shall stop; answers whether one was said, now or before.
+    pub(super) fn note_cancel(&mut self, event: &Event) -> bool {
+        if let EventData::RecoveryCancelled(data) = &event.data
+            && data.recovery == self.task.trigger.recovery
+        {
+            let words = || format!("{} called it off: {}", data.by, data.reason);
+            self.called_off.words.get_or_insert_with(words);
+            self.called_off.soft.cancel();
+            if data.now {
+                self.called_off.kill.cancel();
+            }
+        }
+        self.called_off.words.is_some()
     }
 
     /// Makes the attempt durable as this recovery's, and only then gives what executes it.
@@ -238,8 +289,9 @@ impl<'a> Run<'a> {
         // Before the claim is durable, so that nothing that answers it is missed.
         let waited_for = self.events.subscribe();
         self.record(events).await?;
-        let approved = self.approved.contains(&step);
-        let claim = Claim { step, attempt, timeout, approved };
+        // What undoes is not stopped by what it is for.
+        let called_off = if undoes(state, index) { CalledOff::default() } else { self.called_off.clone() };
+        let claim = Claim { step, attempt, timeout, at, called_off };
         let (task, settings, stop) = (self.task, self.settings, self.stop);
         Ok(Box::pin(async move {
             let began = Instant::now();
@@ -248,7 +300,7 @@ impl<'a> Run<'a> {
         }))
     }
 
-    async fn ended(
+    pub(super) async fn ended(
         &mut self,
         state: &mut RunState,
         index: usize,
@@ -285,7 +337,7 @@ impl<'a> Run<'a> {
 
     /// Journals the end: of the move between sites if there was one, the call for people if there is one, and the
     /// recovery's own, together.
-    async fn finish(
+    pub(super) async fn finish(
         &mut self,
         outcome: RecoveryOutcome,
         error_class: Option<ErrorClass>,
@@ -359,10 +411,14 @@ impl<'a> Run<'a> {
     }
 }
 
+fn undoes(state: &RunState, index: usize) -> bool {
+    state.steps()[index].undoes.is_some()
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn place(index: usize) -> u32 {
+pub(super) fn place(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
 }

@@ -72,6 +72,7 @@ impl Task {
                     reason: trigger.reason.clone().unwrap_or_default(),
                     error_class: trigger.error_class.unwrap_or(ErrorClass::Unknown),
                     first_failure_at: trigger.first_failure_at,
+                    inputs: trigger.asked.as_ref().map(|asked| asked.inputs.clone()).unwrap_or_default(),
                 };
                 procedure::unfold(procedure, plan, &placeholders).map_err(|e| e.to_string())
             }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rebound_schemas::event::{Outcome, ProbeCompleted, RecoveryMethod, TriggerMode};
-use rebound_schemas::plan::{OnFailure, Procedure, Step};
+use rebound_schemas::plan::{OnCancel, OnFailure, Procedure, Step};
 use rebound_schemas::{
     EventData, EventId, IncidentId, PlanVersion, ProbeId, ProcedureId, ServiceId, SiteId, Source, StepId,
 };
@@ -19,13 +19,13 @@ use rebound_schemas::plan::Action;
 use crate::action;
 use crate::procedure;
 
-const LONG: Duration = Duration::from_secs(60);
+pub(super) const LONG: Duration = Duration::from_secs(60);
 
 /// Keeps what is recorded; from the `fence_at`-th record on it is fenced, and the first `failures` calls fail after
 /// having appended, as a bus may.
 #[derive(Default)]
-struct Memory {
-    events: Vec<Event>,
+pub(super) struct Memory {
+    pub(super) events: Vec<Event>,
     fence_at: Option<usize>,
     failures: usize,
     calls: usize,
@@ -47,7 +47,7 @@ impl Journal for Memory {
 }
 
 impl Memory {
-    fn story(&self) -> Vec<String> {
+    pub(super) fn story(&self) -> Vec<String> {
         self.events
             .iter()
             .map(|event| match &event.data {
@@ -60,7 +60,7 @@ impl Memory {
             .collect()
     }
 
-    fn finished(&self) -> &RecoveryFinished {
+    pub(super) fn finished(&self) -> &RecoveryFinished {
         match &self.events.last().unwrap().data {
             EventData::RecoveryFinished(data) => data,
             other => panic!("it ended with {}", other.kind().as_str()),
@@ -68,7 +68,7 @@ impl Memory {
     }
 }
 
-fn shell_step(id: &str, script: &str) -> Step {
+pub(super) fn shell_step(id: &str, script: &str) -> Step {
     Step {
         id: StepId::new(id).unwrap(),
         name: id.into(),
@@ -86,11 +86,11 @@ fn shell_step(id: &str, script: &str) -> Step {
     }
 }
 
-fn probe() -> ProbeId {
+pub(super) fn probe() -> ProbeId {
     ProbeId::new("api-http").unwrap()
 }
 
-fn task(steps: Vec<Step>) -> Task {
+pub(super) fn task(steps: Vec<Step>) -> Task {
     let trigger = RecoveryTriggered {
         recovery: RecoveryId::new("rec-1").unwrap(),
         incident: IncidentId::new("inc-1").unwrap(),
@@ -103,6 +103,8 @@ fn task(steps: Vec<Step>) -> Task {
         by: None,
         reason: Some("connection refused".into()),
         error_class: Some(ErrorClass::Network),
+        approve_until: None,
+        asked: None,
     };
     let placeholders = Placeholders {
         service: ServiceId::new("api").unwrap(),
@@ -113,6 +115,7 @@ fn task(steps: Vec<Step>) -> Task {
         reason: "connection refused".into(),
         error_class: ErrorClass::Network,
         first_failure_at: trigger.first_failure_at,
+        inputs: BTreeMap::new(),
     };
     let plan = Plan::parse(PLAN, "plan.toml").unwrap();
     let procedure = Procedure {
@@ -123,6 +126,8 @@ fn task(steps: Vec<Step>) -> Task {
         concurrency: 1,
         parallel: 1,
         failover: None,
+        inputs: BTreeMap::new(),
+        on_cancel: OnCancel::Stop,
     };
     Task {
         trigger,
@@ -139,7 +144,7 @@ fn task(steps: Vec<Step>) -> Task {
     }
 }
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings {
         kill_grace: Duration::from_millis(200),
         drain: Duration::from_millis(100),
@@ -161,7 +166,7 @@ impl Observations for Watching<'_> {
     }
 }
 
-fn observation(outcome: Outcome) -> Event {
+pub(super) fn observation(outcome: Outcome) -> Event {
     let now = now();
     Event {
         id: EventId::new(&now.timestamp_micros().to_string()).unwrap(),
@@ -183,18 +188,18 @@ fn observation(outcome: Outcome) -> Event {
     }
 }
 
-struct Scene {
+pub(super) struct Scene {
     folder: tempfile::TempDir,
-    journal: Memory,
-    stop: Stop,
+    pub(super) journal: Memory,
+    pub(super) stop: Stop,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap(), journal: Memory::default(), stop: Stop::default() }
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    pub(super) fn path(&self, name: &str) -> std::path::PathBuf {
         self.folder.path().join(name)
     }
 
@@ -342,7 +347,7 @@ async fn losing_the_partition_kills_the_running_step_and_journals_nothing() {
     assert_eq!(scene.journal.story(), ["recovery.started", "a 1 started"]);
 }
 
-async fn written(file: &Path) -> String {
+pub(super) async fn written(file: &Path) -> String {
     loop {
         match std::fs::read_to_string(file) {
             Ok(text) if text.ends_with('\n') => return text.trim().to_owned(),
@@ -351,7 +356,7 @@ async fn written(file: &Path) -> String {
     }
 }
 
-async fn gone(pid: &str) -> bool {
+pub(super) async fn gone(pid: &str) -> bool {
     for _ in 0..600 {
         match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
             Err(_) => return true,
@@ -531,7 +536,7 @@ async fn people_and_other_automation_are_waited_for() {
     let recovery = RecoveryId::new("rec-1").unwrap();
     let approved = |step: Option<&str>| -> EventData {
         let step = step.map(|step| StepId::new(step).unwrap());
-        RecoveryApproved { recovery: recovery.clone(), by: "ann".into(), step }.into()
+        RecoveryApproved { recovery: recovery.clone(), by: "ann".into(), step, comment: None }.into()
     };
     let answered = |attempt, succeeded| -> EventData {
         let (recovery, step, output, error) = (recovery.clone(), StepId::new("job").unwrap(), Some("42".into()), None);

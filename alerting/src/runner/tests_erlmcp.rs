@@ -90,6 +90,8 @@ fn triggered(service: &str, procedure: &str) -> Event {
         by: None,
         reason: None,
         error_class: None,
+        approve_until: None,
+        asked: None,
     };
     event(service, "triggered", data.into())
 }
@@ -121,7 +123,8 @@ impl Observations for Looking<'_> {
         let id = format!("seen-{}", self.next);
         if self.next.is_multiple_of(5) {
             let step = Some(StepId::new("root-cause").unwrap());
-            let data = RecoveryApproved { recovery: RecoveryId::new("rec-1").unwrap(), by: "ann".into(), step };
+            let data =
+                RecoveryApproved { recovery: RecoveryId::new("rec-1").unwrap(), by: "ann".into(), step, comment: None };
             return Some(Arc::new(event(self.service.as_str(), &id, data.into())));
         }
         let probes: Vec<_> = self.example.plan.probes_of(&self.service).collect();

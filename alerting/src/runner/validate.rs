@@ -21,7 +21,7 @@ const DETAIL_BYTES: usize = 500;
 
 impl Run<'_> {
     /// Waits until the service's probes agree that it is back, or time is up, and then looks at everything else that
-    /// the plan asks for; `None` if Rebound was stopped. What the probes deny is not looked at any closer.
+    /// the plan asks for; `None` if Rebound was stopped, or a person called the recovery off. What the probes deny is not looked at any closer.
     pub(super) async fn verify(&mut self) -> Result<Option<Event>, RunnerError> {
         let task = self.task;
         let began = now();
@@ -43,6 +43,7 @@ impl Run<'_> {
                 () = self.stop.shutdown.cancelled() => return Ok(None),
                 () = &mut deadline => break,
                 event = self.observations.next(), if self.open => match event {
+                    Some(event) if self.note_cancel(&event) => return Ok(None),
                     Some(event) => {
                         verification.evolve(&event);
                         levels.iter_mut().for_each(|level| level.evolve(&event));
@@ -74,7 +75,7 @@ impl Run<'_> {
         Ok(Some(task.event("verified", now(), data.into())))
     }
 
-    /// Runs a validation's command or request; `None` if Rebound was stopped.
+    /// Runs a validation's command or request; `None` if Rebound was stopped, or the recovery called off.
     async fn look(&mut self, validation: &Validation) -> Result<Option<CheckResult>, RunnerError> {
         let action = match self.task.validation_action(validation) {
             Ok(action) => action,
@@ -84,11 +85,19 @@ impl Run<'_> {
         let mut left = validation.retries;
         loop {
             let limits = Limits { timeout: validation.timeout, grace: self.settings.kill_grace, cancel: &cancel };
-            let found = tokio::select! {
-                biased;
-                () = stop.fenced.cancelled() => return Err(self.fenced()),
-                () = stop.shutdown.cancelled() => return Ok(None),
-                found = Box::pin(simple(self.task, &action, limits)) => found,
+            let mut looking = Box::pin(simple(self.task, &action, limits));
+            let found = loop {
+                tokio::select! {
+                    biased;
+                    () = stop.fenced.cancelled() => return Err(self.fenced()),
+                    () = stop.shutdown.cancelled() => return Ok(None),
+                    found = &mut looking => break found,
+                    event = self.observations.next(), if self.open => match event {
+                        Some(event) if self.note_cancel(&event) => return Ok(None),
+                        Some(_) => {}
+                        None => self.open = false,
+                    },
+                }
             };
             let output = found.output.unwrap_or_default();
             let output = output.trim_end();
@@ -105,7 +114,7 @@ impl Run<'_> {
         }
     }
 
-    /// Waits for a measurement; `None` if Rebound was stopped.
+    /// Waits for a measurement; `None` if Rebound was stopped, or the recovery called off.
     async fn measured(
         &mut self,
         validation: &Validation,
@@ -128,6 +137,7 @@ impl Run<'_> {
                     return Ok(Some(result(validation, Err(error))));
                 }
                 event = self.observations.next(), if self.open => match event {
+                    Some(event) if self.note_cancel(&event) => return Ok(None),
                     Some(event) => level.evolve(&event),
                     None => self.open = false,
                 },

@@ -29,7 +29,7 @@ sums() {
 database=$live/database
 sql() {
     command -v sqlite3 >/dev/null || die "sqlite3 is not installed"
-    sqlite3 -bail -cmd "PRAGMA foreign_keys = on" "$database" "$1"
+    sqlite3 -bail -cmd ".timeout 5000" -cmd "PRAGMA foreign_keys = on" "$database" "$1"
 }
 
 # What a part of the database must be like; anything printed is a fault.
@@ -97,7 +97,7 @@ apply)
             echo "INSERT INTO log VALUES ($number);"
         done <"$home/transactions"
         echo "COMMIT;"
-    } | sqlite3 -bail "$database"
+    } | sqlite3 -bail -cmd ".timeout 5000" "$database"
     put "data/$set/applied" "$(sql "SELECT coalesce(max(number), 0) FROM log")"
     sums "$live" >"$home/live.sha256"
     echo "applied transactions $((since + 1)) to $(get "data/$set/applied")"

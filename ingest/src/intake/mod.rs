@@ -107,6 +107,9 @@ fn is_own_decision(kind: Kind) -> bool {
         | Kind::NotificationPlanned
         | Kind::NotificationSent
         | Kind::NotificationFailed
+        | Kind::RecoveryRequested
+        | Kind::RecoveryDeclined
+        | Kind::RecoveryExpired
         | Kind::RecoveryTriggered
         | Kind::RecoveryStarted
         | Kind::StepStarted

@@ -68,6 +68,8 @@ fn triggered(n: u32, r: u32, seconds: i64, by: Option<&str>) -> Event {
         by: by.map(Into::into),
         reason: None,
         error_class: None,
+        approve_until: None,
+        asked: None,
     };
     event(&format!("rec-{r}:triggered"), seconds, data)
 }
@@ -79,7 +81,11 @@ fn started(n: u32, r: u32, seconds: i64) -> Event {
 }
 
 fn approved(r: u32, seconds: i64) -> Event {
-    event(&format!("rec-{r}:approved"), seconds, RecoveryApproved { recovery: rec(r), by: "kim".into(), step: None })
+    event(
+        &format!("rec-{r}:approved"),
+        seconds,
+        RecoveryApproved { recovery: rec(r), by: "kim".into(), step: None, comment: None },
+    )
 }
 
 fn finished(n: u32, r: u32, seconds: i64, outcome: RecoveryOutcome) -> Event {
@@ -176,6 +182,29 @@ fn history() -> Vec<Event> {
         resolved(1, 100, 120),
     ]);
     events
+}
+
+#[test]
+fn a_dry_run_is_in_no_figure_and_one_without_an_incident_opens_none() {
+    let dry = RecoveryId::dry_run(&ServiceId::new("api").unwrap(), &inc(1), 1);
+    let mut events = vec![opened(1, 0, 5), triggered(1, 1, 10, Some("ann")), started(1, 1, 11)];
+    for event in &mut events[1..] {
+        match &mut event.data {
+            EventData::RecoveryTriggered(data) => data.recovery = dry.clone(),
+            EventData::RecoveryStarted(data) => data.recovery = dry.clone(),
+            _ => unreachable!("the two above"),
+        }
+    }
+    let record = fold(&events);
+    assert_eq!(record.recoveries().count(), 0);
+    let incident = record.incident_of(&inc(1)).unwrap();
+    assert!(incident.recoveries.is_empty() && incident.acknowledged.is_none(), "{incident:?}");
+
+    let mut asked = triggered(1, 1, 10, Some("ann"));
+    let EventData::RecoveryTriggered(data) = &mut asked.data else { unreachable!("as made") };
+    data.incident = IncidentId::of_request(&asked.subject, &EventId::new("r-1").unwrap());
+    let record = fold(&[asked]);
+    assert_eq!((record.recoveries().count(), record.orphans(), record.incidents().count()), (1, 0, 0));
 }
 
 #[test]

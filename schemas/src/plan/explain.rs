@@ -49,8 +49,12 @@ impl Policy {
         };
         let trigger = match self.trigger {
             TriggerMode::Auto => "its procedure runs at once".to_owned(),
-            TriggerMode::Approve => "its procedure runs when a person approves".to_owned(),
+            TriggerMode::Approve => {
+                let within = words(self.approve_within);
+                format!("its procedure runs when a person approves within {within}, or else people are asked")
+            }
             TriggerMode::Off => "no procedure runs by itself".to_owned(),
+            TriggerMode::DryRun => "its procedure is told step by step, and nothing of it is run".to_owned(),
         };
         let budget = format!(
             "the wait before another try doubles from {} to {} and starts anew after {} of health; more than {} in {} \
@@ -62,7 +66,7 @@ impl Policy {
             words(self.intensity_period)
         );
         let acting = match self.trigger {
-            TriggerMode::Off => String::new(),
+            TriggerMode::Off | TriggerMode::DryRun => String::new(),
             _ => format!("; its own probes must pass within {}; {budget}", words(self.verify_within)),
         };
         format!(
@@ -222,7 +226,7 @@ impl Plan {
             Some(_) => {}
         }
         match (&service.procedure, policy.trigger) {
-            (None, TriggerMode::Auto | TriggerMode::Approve) => {
+            (None, TriggerMode::Auto | TriggerMode::Approve | TriggerMode::DryRun) => {
                 warn("", "has no procedure: its failures are told, and people bring it back".to_owned());
             }
             (Some(procedure), TriggerMode::Off) => {

@@ -1,6 +1,6 @@
 //! Procedures and validations in words.
 
-use super::model::{Action, EachOf, OnFailure, Procedure, Step, Validation, ValidationCheck};
+use super::model::{Action, EachOf, OnCancel, OnFailure, Procedure, Step, Validation, ValidationCheck};
 use super::reader::words;
 
 impl Procedure {
@@ -19,10 +19,18 @@ impl Procedure {
             let plural = if sites == 1 { "site is" } else { "sites are" };
             lines.push(format!("{back} from {from} to {}, if {sites} healthy {plural} left then", moved.to));
         }
+        if !self.inputs.is_empty() {
+            let inputs: Vec<_> = self.inputs.iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
+            lines.push(format!("may be handed: {} where nobody says otherwise", inputs.join(", ")));
+        }
         lines.extend(self.steps.iter().map(Step::explain));
         let undone: Vec<&str> = self.rollback.iter().filter_map(|step| Some(step.undoes.as_ref()?.as_str())).collect();
         if !undone.is_empty() {
-            lines.push(format!("can be rolled back, the last first: {}", undone.join(", ")));
+            let stopped = match self.on_cancel {
+                OnCancel::Stop => "",
+                OnCancel::RollBack => "; also when a person stops it",
+            };
+            lines.push(format!("can be rolled back, the last first: {}{stopped}", undone.join(", ")));
         }
         lines.join("\n  ")
     }

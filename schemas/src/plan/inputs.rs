@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `{service}` `{site}` `{incident}` `{recovery}` `{attempt}` `{error_class}` `{first_failure_at}` | plain ids, numbers and times: anywhere |
 //! | `{each}` | the service that a repeated step is for: anywhere in that step |
+//! | `{input.target}` | what a person handed to the procedure, or its own default: only where it is one argument |
 //! | `{reason}`, `{steps.find.output}` | texts from outside: only where they are one argument, never within an address or a body |
 //! | `{steps.find.outcome}`, `{steps.find.code}` | how an earlier step ended: anywhere |
 
@@ -19,6 +20,39 @@ const INPUTS: [&str; 8] =
     ["service", "site", "incident", "recovery", "attempt", "reason", "error_class", "first_failure_at"];
 /// What is known of an earlier step.
 const FIELDS: [&str; 3] = ["outcome", "output", "code"];
+/// Longest value of a procedure's input, in bytes.
+pub const MOST_INPUT_BYTES: usize = 1_000;
+
+/// Why a text is no value of a procedure's input, as what to write instead.
+///
+/// # Errors
+/// It could be taken for an option of a program, or holds what no argument should.
+pub fn check_input(value: &str) -> Result<(), String> {
+    match value {
+        long if long.len() > MOST_INPUT_BYTES => Err(format!("write at most {MOST_INPUT_BYTES} bytes")),
+        option if option.starts_with('-') => {
+            Err("write it without the leading \"-\": a program could take it for an option".to_owned())
+        }
+        text if text.contains(char::is_control) => Err("write it without line ends and control characters".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+/// The inputs that a procedure declares: name and default.
+pub(super) fn declared(section: &Section<'_>) -> BTreeMap<String, String> {
+    let inputs = section.text_map("inputs").unwrap_or_default();
+    for (name, value) in &inputs {
+        let key = format!("inputs.{name}");
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        if name.is_empty() || !name.chars().all(plain) {
+            section.fault(&key, "is not an input's name", "write lower-case letters, digits and \"_\"");
+        }
+        if let Err(remedy) = check_input(value) {
+            section.fault(&key, format!("{value:?} is not a value for an input"), remedy);
+        }
+    }
+    inputs
+}
 
 /// What a text may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +70,8 @@ pub(super) struct Known<'n> {
     pub(super) steps: Option<&'n Names>,
     /// Whether the step is repeated.
     pub(super) each: bool,
+    /// Inputs of the procedure.
+    pub(super) inputs: Option<&'n BTreeMap<String, String>>,
 }
 
 /// Every `{word}` must be known; other braces, as JSON has them, are left alone.
@@ -43,6 +79,11 @@ pub(super) fn check(section: &Section<'_>, key: &str, text: &str, known: &Known<
     for word in words(text) {
         if let Some(rest) = word.strip_prefix("steps.") {
             check_step(section, key, word, rest, known.steps, safe);
+        } else if let Some(input) = word.strip_prefix("input.") {
+            check_declared(section, key, word, input, known.inputs);
+            if safe == Safe::Ids {
+                not_safe(section, key, word);
+            }
         } else if word == "each" {
             if !known.each {
                 let remedy = "write each = \"all\", \"dependencies\" or \"dependants\" at the step";
@@ -54,6 +95,28 @@ pub(super) fn check(section: &Section<'_>, key: &str, text: &str, known: &Known<
         } else if word == "reason" && safe == Safe::Ids {
             not_safe(section, key, word);
         }
+    }
+}
+
+fn check_declared(
+    section: &Section<'_>,
+    key: &str,
+    word: &str,
+    input: &str,
+    inputs: Option<&BTreeMap<String, String>>,
+) {
+    let Some(inputs) = inputs else {
+        let message = format!("{{{word}}}: a procedure's inputs are not known here");
+        return section.fault(key, message, "write what every recovery has, as in {service}");
+    };
+    if !inputs.contains_key(input) {
+        let remedy = match inputs.is_empty() {
+            true => {
+                format!("write inputs = {{ {input} = \"…\" }} at the procedure, with the value that it has by default")
+            }
+            false => suggest(input, inputs.keys().map(String::as_str)),
+        };
+        section.fault(key, format!("{{{word}}}: {input:?} is not an input of the procedure"), remedy);
     }
 }
 
@@ -81,7 +144,7 @@ fn not_safe(section: &Section<'_>, key: &str, word: &str) {
 }
 
 /// Every name of a condition must be known.
-pub(super) fn check_condition(section: &Section<'_>, when: &When, names: &Names) {
+pub(super) fn check_condition(section: &Section<'_>, when: &When, names: &Names, inputs: &BTreeMap<String, String>) {
     let steps: BTreeMap<String, &str> = names.iter().map(|id| (name_in_conditions(id), id)).collect();
     for name in when.names() {
         let mut parts = name.split('.');
@@ -98,6 +161,9 @@ pub(super) fn check_condition(section: &Section<'_>, when: &When, names: &Names)
             }
             (Some("steps"), None, _) => {
                 section.fault("when", "does not say which step", "write steps.name.outcome");
+            }
+            (Some("input"), Some(input), _) => {
+                check_declared(section, "when", &format!("input.{input}"), input, Some(inputs));
             }
             (Some(input), ..) if !INPUTS.contains(&input) => {
                 let remedy = suggest(input, INPUTS.iter().copied());
@@ -168,7 +234,8 @@ fn words(text: &str) -> Vec<&str> {
     let looks_like_one = |word: &&str| {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
         let path = |c: char| plain(c) || matches!(c, '.' | '-' | ':' | '/');
-        !word.is_empty() && (word.chars().all(plain) || word.starts_with("steps.") && word.chars().all(path))
+        let dotted = word.starts_with("steps.") || word.starts_with("input.");
+        !word.is_empty() && (word.chars().all(plain) || dotted && word.chars().all(path))
     };
     inside.filter(looks_like_one).collect()
 }

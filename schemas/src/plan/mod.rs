@@ -36,6 +36,7 @@ use toml::de::DeTable;
 
 pub use condition::{Condition, DegradedAs, Effect, Limit, Measure, Pace, missed};
 pub use error::{PlanError, PlanErrors};
+pub use inputs::{MOST_INPUT_BYTES, check_input};
 pub use model::*;
 pub use protect::{Group, Maintenance, Times};
 pub use reader::nearest;

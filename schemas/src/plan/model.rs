@@ -369,6 +369,8 @@ pub struct Policy {
     pub notify: Vec<ChannelId>,
     /// Whether and how recoveries are triggered.
     pub trigger: TriggerMode,
+    /// A recovery that waits for approval is called off and escalated after this.
+    pub approve_within: Duration,
     /// Recoveries at most within `intensity_period`, then stop and escalate.
     pub intensity: u32,
     /// See `intensity`.
@@ -536,6 +538,10 @@ pub struct Procedure {
     pub parallel: u32,
     /// The move between sites that it makes, where it is one.
     pub failover: Option<Failover>,
+    /// What may be handed to it, `{input.name}` in its texts, with the value that it has when nobody hands one.
+    pub inputs: BTreeMap<String, String>,
+    /// What is done about the steps that succeeded when a person stops it.
+    pub on_cancel: OnCancel,
 }
 
 /// A move of the load between sites, and what must hold before it begins.
@@ -549,6 +555,16 @@ pub struct Failover {
     pub back: bool,
     /// So many sites must be healthy, the left one not counted, or nothing is begun.
     pub healthy_sites_at_least: u32,
+}
+
+/// What is done about the steps that succeeded when a person stops a recovery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnCancel {
+    /// They stay as they are.
+    #[default]
+    Stop,
+    /// They are undone, the last one first.
+    RollBack,
 }
 
 /// One step of a procedure.

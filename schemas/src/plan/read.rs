@@ -29,6 +29,9 @@ const RTO: Duration = Duration::from_secs(3600);
 const RPO: Duration = Duration::from_secs(24 * 3600);
 const VERIFY_WITHIN: Duration = Duration::from_secs(60);
 const SILENT_AFTER: Duration = Duration::from_secs(30);
+const APPROVE_WITHIN: Duration = Duration::from_secs(30 * 60);
+/// A trigger is good for a day: what has not begun by then is called off.
+const LONGEST_APPROVAL: Duration = Duration::from_secs(23 * 3600);
 
 /// Any share of a whole, 0 to 1.
 const SHARE: Bounds = Bounds { least: 0.0, open: false, most: 1.0, example: 0.999 };
@@ -225,6 +228,16 @@ impl<'a> Reading<'a> {
         policy.severity = section.word("severity", set!(Severity));
         policy.notify = section.references("notify", &self.channels).unwrap_or(policy.notify);
         policy.trigger = section.word("trigger", set!(TriggerMode)).unwrap_or(policy.trigger);
+        if let Some(within) = section.duration("approve_within") {
+            policy.approve_within = within;
+            let remedy = format!("write {} at most", text(LONGEST_APPROVAL));
+            if within > LONGEST_APPROVAL {
+                section.fault("approve_within", "is longer than a trigger is good for", remedy);
+            } else if matches!(policy.trigger, TriggerMode::Off | TriggerMode::DryRun) {
+                let message = format!("nothing waits for approval where trigger is {:?}", policy.trigger.as_str());
+                section.fault("approve_within", message, "write trigger = \"approve\" with it, or leave it out");
+            }
+        }
         policy.intensity = least(section.count("intensity", 1, 1000), policy.intensity);
         policy.intensity_period = section.duration("intensity_period").unwrap_or(policy.intensity_period);
         let backoff = section.duration("backoff");
@@ -258,6 +271,7 @@ impl<'a> Reading<'a> {
             // Everybody is told unless a policy chooses.
             notify: self.channels.iter().filter_map(|id| id.parse().ok()).collect(),
             trigger: TriggerMode::Auto,
+            approve_within: APPROVE_WITHIN,
             intensity: 3,
             intensity_period: Duration::from_secs(3600),
             backoff: Duration::from_secs(10),

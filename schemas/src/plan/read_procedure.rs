@@ -3,10 +3,11 @@
 //! A step needs the one written before it unless it says `needs = […]` or `after = […]`; `needs = []` needs nothing.
 //! What `{…}` may name in its texts is judged in `inputs`, nesting of procedures in `relations`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::inputs::{self, Safe};
-use super::model::{Action, Each, EachOf, Failover, OnFailure, Procedure, Step};
+use super::model::{Action, Each, EachOf, Failover, OnCancel, OnFailure, Procedure, Step};
 use super::order;
 use super::read::Reading;
 use super::read_probe::{check_url, headers, method, one_of};
@@ -25,6 +26,9 @@ const ACTIONS: [&str; 7] = ["command", "http", "wait_for_probe", "manual", "appr
 /// Those of a step that undoes another.
 const UNDOING: [&str; 3] = ["command", "http", "ask"];
 
+/// A procedure's inputs: name and default.
+type Inputs = BTreeMap<String, String>;
+
 impl<'a> Reading<'a> {
     /// A procedure with its steps, in an order that respects what they need.
     pub(super) fn procedure(&self, section: &Section<'a>) -> Option<Procedure> {
@@ -33,6 +37,9 @@ impl<'a> Reading<'a> {
         let concurrency = section.count("concurrency", 1, 1000).unwrap_or(1);
         let parallel = section.count("parallel", 1, 64).unwrap_or(1);
         let failover = section.section("failover").and_then(|section| self.moved(&section));
+        let inputs = inputs::declared(section);
+        let words = [("stop", OnCancel::Stop), ("rollback", OnCancel::RollBack)];
+        let on_cancel = section.word("on_cancel", &words).unwrap_or_default();
         let names = section.names("step", "step");
         let written = section.sections("step");
         if written.is_empty() {
@@ -44,13 +51,13 @@ impl<'a> Reading<'a> {
         let mut previous = None;
         let mut steps = Vec::new();
         for section in &written {
-            let step = self.step(section, &names, previous.as_ref());
+            let step = self.step(section, &names, previous.as_ref(), &inputs);
             previous = step.as_ref().map(|step| step.id.clone());
             steps.extend(step);
         }
         let steps = in_order(section, steps);
         inputs::check_order(section, &steps);
-        let rollback: Vec<Step> = undoing.iter().filter_map(|section| self.undo(section, &names)).collect();
+        let rollback: Vec<Step> = undoing.iter().filter_map(|section| self.undo(section, &names, &inputs)).collect();
         for (n, undo) in rollback.iter().enumerate() {
             if rollback[..n].iter().any(|other| other.undoes == undo.undoes) {
                 let message = format!("{:?} is undone by another step already", undo.undoes.as_ref()?.as_str());
@@ -62,9 +69,13 @@ impl<'a> Reading<'a> {
             let key = format!("step.{}.on_failure", step.id);
             section.fault(&key, "there is nothing to roll back with", remedy);
         }
+        if on_cancel == OnCancel::RollBack && rollback.is_empty() {
+            let remedy = "write [[procedure.rollback]] with undoes = \"…\", or on_cancel = \"stop\"";
+            section.fault("on_cancel", "there is nothing to roll back with", remedy);
+        }
         let id = id?;
         let name = name.unwrap_or_else(|| id.to_string());
-        Some(Procedure { name, id, steps, rollback, concurrency, parallel, failover })
+        Some(Procedure { name, id, steps, rollback, concurrency, parallel, failover, inputs, on_cancel })
     }
 
     fn moved(&self, section: &Section<'a>) -> Option<Failover> {
@@ -80,7 +91,7 @@ impl<'a> Reading<'a> {
         Some(Failover { from, to: to?, back, healthy_sites_at_least })
     }
 
-    fn step(&self, section: &Section<'a>, names: &Names, previous: Option<&StepId>) -> Option<Step> {
+    fn step(&self, section: &Section<'a>, names: &Names, previous: Option<&StepId>, inputs: &Inputs) -> Option<Step> {
         let id: Option<StepId> = section.id("step");
         let name = section.words("name");
         let needs = section.references("needs", names);
@@ -92,7 +103,7 @@ impl<'a> Reading<'a> {
         };
         let when = section.words("when").and_then(|text| match When::parse(&text) {
             Ok(when) => {
-                inputs::check_condition(section, &when, names);
+                inputs::check_condition(section, &when, names, inputs);
                 Some(when)
             }
             Err(why) => {
@@ -118,7 +129,8 @@ impl<'a> Reading<'a> {
                 }
             }
         }
-        let step = self.execution(section, kind, names, timeout, on_failure, each.is_some());
+        let known = inputs::Known { steps: Some(names), each: each.is_some(), inputs: Some(inputs) };
+        let step = self.execution(section, kind, &known, timeout, on_failure);
         section.finish(&format!("{} step", article(kind)));
         let id = id?;
         let name = name.unwrap_or_else(|| id.to_string());
@@ -126,12 +138,13 @@ impl<'a> Reading<'a> {
     }
 
     /// A step of the rollback.
-    fn undo(&self, section: &Section<'a>, names: &Names) -> Option<Step> {
+    fn undo(&self, section: &Section<'a>, names: &Names, inputs: &Inputs) -> Option<Step> {
         section.required("undoes", "undoes = \"…\", the step that it undoes");
         let undoes: Option<StepId> = section.reference("undoes", names);
         let name = section.words("name");
         let kind = one_of(section, &UNDOING, "to do")?;
-        let step = self.execution(section, kind, names, STEP_TIMEOUT, OnFailure::Stop, false);
+        let known = inputs::Known { steps: Some(names), each: false, inputs: Some(inputs) };
+        let step = self.execution(section, kind, &known, STEP_TIMEOUT, OnFailure::Stop);
         section.finish("a step that undoes another");
         let undoes = undoes?;
         if let Some(step) = &step
@@ -150,10 +163,9 @@ impl<'a> Reading<'a> {
         &self,
         section: &Section<'a>,
         kind: &str,
-        names: &Names,
+        all: &inputs::Known<'_>,
         timeout: Duration,
         on_failure: OnFailure,
-        each: bool,
     ) -> Option<Step> {
         let timeout = section.duration("timeout").unwrap_or(timeout);
         let retries = section.count("retries", 0, 100).unwrap_or(0);
@@ -169,11 +181,10 @@ impl<'a> Reading<'a> {
             ("escalate", OnFailure::Escalate),
         ];
         let on_failure = section.word("on_failure", &words).unwrap_or(on_failure);
-        let all = inputs::Known { steps: Some(names), each };
-        let text = |key: &str| section.words(key).inspect(|text| inputs::check(section, key, text, &all, Safe::Texts));
+        let text = |key: &str| section.words(key).inspect(|text| inputs::check(section, key, text, all, Safe::Texts));
         let action = match kind {
-            "command" => self.run_with(section, &all),
-            "http" => request_with(section, &all),
+            "command" => self.run_with(section, all),
+            "http" => request_with(section, all),
             "wait_for_probe" => self.wait(section),
             "approve" => text("approve").map(|question| Action::Approve { question }),
             "procedure" => {
@@ -183,7 +194,7 @@ impl<'a> Reading<'a> {
                 let worker = section.words("ask");
                 let args = section.text_map("args").unwrap_or_default();
                 for (name, value) in &args {
-                    inputs::check(section, &format!("args.{name}"), value, &all, Safe::Texts);
+                    inputs::check(section, &format!("args.{name}"), value, all, Safe::Texts);
                 }
                 worker.map(|worker| Action::Ask { worker, args })
             }

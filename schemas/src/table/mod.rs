@@ -200,6 +200,15 @@ impl<'a> Row<'a> {
             EventData::SilenceCreated(d) => self.reason = Some(&d.reason),
             EventData::SilenceExpired(d) => self.reason = d.reason.as_deref(),
             EventData::MaintenanceCancelled(d) => self.reason = d.reason.as_deref(),
+            EventData::RecoveryRequested(d) => {
+                self.procedure = d.procedure.as_ref().map(crate::ids::ProcedureId::as_str);
+                self.reason = Some(&d.comment);
+            }
+            EventData::RecoveryDeclined(d) => self.reason = Some(&d.reason),
+            EventData::RecoveryExpired(d) => {
+                self.recovery = Some(d.recovery.as_str());
+                self.incident = Some(d.incident.as_str());
+            }
             EventData::RecoveryTriggered(d) => {
                 self.recovery = Some(d.recovery.as_str());
                 self.incident = Some(d.incident.as_str());
