@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use rebound_ingest::bus::kafka::is_secret;
+use rebound_ingest::log::COMMIT_BYTES;
 use serde::{Deserialize, Serialize};
 
 /// All settings of one process.
@@ -169,7 +170,7 @@ impl Default for Kafka {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { location: None, commit_age: Duration::from_secs(1), commit_bytes: 64 << 20 }
+        Self { location: None, commit_age: Duration::from_secs(1), commit_bytes: COMMIT_BYTES }
     }
 }
 
