@@ -157,6 +157,9 @@ enum Command {
     BenchProbes(crate::commands::bench_probes::BenchProbes),
     /// Completion script for a shell.
     Completions { shell: Shell },
+    /// A part of the benchmark, in a process of its own.
+    #[command(hide = true)]
+    BenchPart { part: String },
     /// What the benchmark probes.
     #[command(hide = true)]
     BenchTarget,
@@ -276,6 +279,9 @@ async fn run(cli: Cli) -> Result<Done> {
         Command::Demo(demo) => demo::demo(demo, common.settings()?).await,
         Command::Bench(bench) => commands::bench::bench(bench, &common.settings()?).await,
         Command::BenchProbes(bench) => commands::bench_probes::bench(bench, &common.settings()?).await,
+        Command::BenchPart { part } => {
+            commands::bench::bench_part(&part, &common.settings()?).await.map(|()| Done::Good)
+        }
         Command::BenchTarget => commands::bench_probes::target().await.map(|()| Done::Good),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "rebound", &mut std::io::stdout());

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use rebound_ingest::bus::kafka::is_secret;
+use rebound_ingest::log::COMMIT_BYTES;
 use rebound_schemas::plan::nearest;
 use serde::{Deserialize, Serialize};
 
@@ -174,7 +175,7 @@ impl Default for Kafka {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { location: None, commit_age: Duration::from_secs(1), commit_bytes: 64 << 20 }
+        Self { location: None, commit_age: Duration::from_secs(1), commit_bytes: COMMIT_BYTES }
     }
 }
 

@@ -45,7 +45,7 @@ impl Readiness {
     }
 
     /// The roles that are not ready.
-    fn waiting(&self) -> Vec<&'static str> {
+    pub(crate) fn waiting(&self) -> Vec<&'static str> {
         let roles = self.roles.lock().unwrap_or_else(PoisonError::into_inner);
         roles.iter().filter(|(_, ready)| !ready.load(Ordering::Acquire)).map(|(name, _)| *name).collect()
     }

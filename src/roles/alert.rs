@@ -43,35 +43,43 @@ pub(crate) async fn fold_decisions(
 ) -> Result<Positions, BusError> {
     let mut on = Vec::new();
     for topic in [Topic::Alerts, Topic::Recoveries] {
+        let mut stretches = Vec::new();
         for number in 0..bus.partitions() {
             let partition = Partition::of(topic, number);
             let marks = retried(|| bus.watermarks(partition)).await?;
-            replay(bus.as_ref(), partition, marks.low, marks.high, &mut take).await?;
+            stretches.push((partition, marks.low, marks.high));
             on.push((partition, marks.high));
         }
+        replay(bus, stretches, &mut take).await?;
     }
     Ok(on)
 }
 
-/// Folds the newest stretch of a partition's observations into `take`, up to where `group` stands (or, without a
+/// Folds the newest stretches of partitions' observations into `take`, up to where `group` stands (or, without a
 /// group, to the end); answers where to read on.
 pub(crate) async fn fold_observations(
     bus: &Arc<dyn EventBus>,
-    number: i32,
+    numbers: impl IntoIterator<Item = i32>,
     since: DateTime<Utc>,
     group: Option<&str>,
-    mut take: impl FnMut(&Event),
-) -> Result<(Partition, Offset), BusError> {
-    let partition = Partition::of(Topic::Observations, number);
-    let marks = retried(|| bus.watermarks(partition)).await?;
-    let from = retried(|| bus.offset_at(partition, since)).await?.clamp(marks.low, marks.high);
-    let to = match group {
-        None => marks.high,
+    take: impl FnMut(&Event),
+) -> Result<Positions, BusError> {
+    let (mut stretches, mut on) = (Vec::new(), Vec::new());
+    for number in numbers {
+        let partition = Partition::of(Topic::Observations, number);
+        let marks = retried(|| bus.watermarks(partition)).await?;
+        let from = retried(|| bus.offset_at(partition, since)).await?.clamp(marks.low, marks.high);
+        let stands = match group {
+            None => Some(marks.high),
+            Some(group) => retried(|| bus.committed(group, partition)).await?,
+        };
         // A group that never stood anywhere begins with what the rules can remember, and decides about it.
-        Some(group) => retried(|| bus.committed(group, partition)).await?.unwrap_or(from).clamp(marks.low, marks.high),
-    };
-    replay(bus.as_ref(), partition, from.min(to), to, &mut take).await?;
-    Ok((partition, to))
+        let to = stands.unwrap_or(from).clamp(marks.low, marks.high);
+        stretches.push((partition, from.min(to), to));
+        on.push((partition, to));
+    }
+    replay(bus, stretches, take).await?;
+    Ok(on)
 }
 
 /// Decides for the owned partitions until the tenure ends.
@@ -93,13 +101,12 @@ pub(crate) async fn decide(
     .await?;
     let since = Utc::now() - TimeDelta::from_std(lookback(&plan)).unwrap_or(TimeDelta::days(1));
     engine.seen_since(since);
-    for number in held.owned() {
-        on.push(fold_observations(&bus, number, since, Some(GROUP), |event| engine.fold(event)).await?);
-    }
+    on.extend(fold_observations(&bus, held.owned(), since, Some(GROUP), |event| engine.fold(event)).await?);
     let mut feed = Feed::start(&bus, on);
     let mut deliveries = JoinSet::new();
     let mut telling = HashSet::new();
     let mut uncommitted: BTreeMap<Partition, Offset> = BTreeMap::new();
+    let mut advancing = JoinSet::new();
     let mut commit = tokio::time::interval(COMMIT_EVERY);
     commit.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ready.store(true, Ordering::Release);
@@ -157,10 +164,16 @@ pub(crate) async fn decide(
                 }
             },
             _ = commit.tick(), if !uncommitted.is_empty() => {
-                let positions: Positions = std::mem::take(&mut uncommitted).into_iter().collect();
-                held.append(&[], &positions).await?;
+                held.advance(&mut uncommitted, &mut advancing);
                 continue;
             }
+            Some(done) = advancing.join_next() => match done {
+                Ok(advanced) => {
+                    advanced?;
+                    continue;
+                }
+                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            },
         };
         if !decided.is_empty() {
             for event in &decided {

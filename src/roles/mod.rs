@@ -277,6 +277,13 @@ impl Process {
         Seat { bus, group, topic, span, drain_within: self.config.recover.drain_within, shutdown, ready }
     }
 
+    /// Waits until every role is ready.
+    pub(crate) async fn ready(&self) {
+        while !self.readiness.waiting().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Ends when a role does, which it should not: answers why.
     pub(crate) async fn failed(&mut self) -> anyhow::Error {
         match self.tasks.join_next().await {

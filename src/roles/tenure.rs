@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Records a read takes at most: small enough that one slow fold does not hold up the timers.
 const READ: ReadLimit = ReadLimit { records: 2_000, bytes: 4 << 20, wait: Duration::from_millis(500) };
+/// The same where the past is folded, and there are no timers yet.
+const PAST: ReadLimit = ReadLimit { records: 8_000, ..READ };
 /// Fetches waiting for a role at most; readers wait when it is full.
 const FEED_DEPTH: usize = 16;
 
@@ -50,7 +52,7 @@ type Step = (Vec<(Stream, Record)>, Vec<(Partition, Offset)>);
 pub(crate) struct Tenure {
     bus: Arc<dyn EventBus>,
     group: &'static str,
-    transactors: BTreeMap<i32, Mutex<Box<dyn Transactor>>>,
+    transactors: BTreeMap<i32, Arc<Mutex<Box<dyn Transactor>>>>,
     ending: Ending,
 }
 
@@ -65,7 +67,7 @@ impl Tenure {
         let mut transactors = BTreeMap::new();
         for number in owned {
             let transactor = retried(|| bus.transactor(group, Partition::of(topic, *number))).await?;
-            transactors.insert(*number, Mutex::new(transactor));
+            transactors.insert(*number, Arc::new(Mutex::new(transactor)));
         }
         Ok(Self { bus, group, transactors, ending })
     }
@@ -104,8 +106,8 @@ impl Tenure {
     }
 
     /// Appends decided events, each through its service's partition, and advances `positions` with those of the same
-    /// partition number. Answers when all is durable; waits and tries again while the bus is unavailable. What is
-    /// tried again carries the same ids, which readers count once.
+    /// partition number, partitions side by side. Answers when all is durable; waits and tries again while the bus is
+    /// unavailable. What is tried again carries the same ids, which readers count once.
     pub(crate) async fn append(&self, events: &[Event], positions: &[(Partition, Offset)]) -> Result<(), BusError> {
         let mut steps: BTreeMap<i32, Step> = BTreeMap::new();
         for event in events {
@@ -115,24 +117,50 @@ impl Tenure {
         for position in positions {
             steps.entry(position.0.number).or_default().1.push(*position);
         }
-        for (number, (records, positions)) in steps {
+        let steps = steps.into_iter().map(|(number, step)| async move {
             let Some(transactor) = self.transactors.get(&number) else {
                 return Err(BusError::Fenced { partition: Partition::of(Topic::Observations, number) });
             };
-            let mut pause = Duration::from_millis(100);
-            loop {
-                match transactor.lock().await.step(records.clone(), &positions).await {
-                    Ok(_) => break,
-                    Err(error) if error.is_transient() => {
-                        tracing::warn!(group = self.group, %error, "decisions can't be appended yet: trying again");
-                        tokio::time::sleep(pause).await;
-                        pause = (pause * 2).min(Duration::from_secs(10));
-                    }
-                    Err(error) => return Err(error),
-                }
+            take_step(transactor.lock().await.as_mut(), self.group, step).await
+        });
+        futures::future::try_join_all(steps).await.map(drop)
+    }
+
+    /// Advances positions about which nothing was decided, aside, so that the next decision need not wait for it
+    /// unless it is of the same partition. Takes those out of `positions` whose partition has no step under way.
+    pub(crate) fn advance(
+        &self,
+        positions: &mut BTreeMap<Partition, Offset>,
+        aside: &mut JoinSet<Result<(), BusError>>,
+    ) {
+        positions.retain(|partition, at| {
+            // Locked here, not in the task: a decision made after this goes after it.
+            let transactor = self.transactors.get(&partition.number).map(Arc::clone);
+            let Some(Ok(mut transactor)) = transactor.map(Mutex::try_lock_owned) else { return true };
+            let (group, step) = (self.group, (Vec::new(), vec![(*partition, *at)]));
+            aside.spawn(async move { take_step(transactor.as_mut(), group, step).await });
+            false
+        });
+    }
+}
+
+/// Takes one partition's step, again and again while the bus is unavailable.
+async fn take_step(
+    transactor: &mut dyn Transactor,
+    group: &'static str,
+    (records, positions): Step,
+) -> Result<(), BusError> {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match transactor.step(records.clone(), &positions).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_transient() => {
+                tracing::warn!(group, %error, "decisions can't be appended yet: trying again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(10));
             }
+            Err(error) => return Err(error),
         }
-        Ok(())
     }
 }
 
@@ -163,24 +191,42 @@ where
     }
 }
 
-/// Reads `from..to` of a partition and hands every event that decodes to `take`. What doesn't decode is the log
+/// Reads stretches of partitions (from, up to and not including) and hands every event that decodes to `take`: in
+/// order within a partition, several partitions side by side, decoded on all cores. What doesn't decode is the log
 /// writer's to put aside; here it says nothing.
 pub(crate) async fn replay(
-    bus: &dyn EventBus,
-    partition: Partition,
-    from: Offset,
-    to: Offset,
+    bus: &Arc<dyn EventBus>,
+    stretches: Vec<(Partition, Offset, Offset)>,
     mut take: impl FnMut(&Event),
 ) -> Result<(), BusError> {
-    let mut at = from;
-    while at < to {
-        let fetch = retried(|| bus.read(partition, at, READ)).await?;
-        for delivery in fetch.deliveries.iter().filter(|d| d.offset < to) {
-            if let Ok(event) = rebound_schemas::decode(&delivery.record.value) {
-                take(&event);
+    let (send, mut events) = mpsc::channel(FEED_DEPTH);
+    let mut readers = JoinSet::new();
+    for (partition, from, to) in stretches {
+        let (bus, send) = (bus.clone(), send.clone());
+        readers.spawn(async move {
+            let mut at = from;
+            while at < to {
+                let fetch = retried(|| bus.read(partition, at, PAST)).await?;
+                let wanted = fetch.deliveries.iter().filter(|delivery| delivery.offset < to);
+                let decode = |d: &rebound_ingest::bus::Delivery| rebound_schemas::decode(&d.record.value).ok();
+                let decoded: Vec<Event> = wanted.filter_map(decode).collect();
+                at = fetch.next;
+                if send.send(decoded).await.is_err() {
+                    break;
+                }
             }
+            Ok::<(), BusError>(())
+        });
+    }
+    drop(send);
+    while let Some(stretch) = events.recv().await {
+        stretch.iter().for_each(&mut take);
+    }
+    while let Some(ended) = readers.join_next().await {
+        match ended {
+            Ok(result) => result?,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         }
-        at = fetch.next;
     }
     Ok(())
 }

@@ -199,9 +199,7 @@ pub(crate) async fn follow(view: Arc<View>, bus: Arc<dyn EventBus>, ready: Arc<A
         .plan
         .as_deref()
         .map_or(TimeDelta::zero(), |plan| TimeDelta::from_std(lookback(plan)).unwrap_or(TimeDelta::days(1)));
-    for number in 0..bus.partitions() {
-        on.push(fold_observations(&bus, number, Utc::now() - lookback, None, take).await?);
-    }
+    on.extend(fold_observations(&bus, 0..bus.partitions(), Utc::now() - lookback, None, take).await?);
     ready.store(true, Ordering::Release);
     let mut feed = Feed::start(&bus, on);
     loop {

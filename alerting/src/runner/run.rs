@@ -16,7 +16,7 @@ use rebound_schemas::event::{
     TriggerMode,
 };
 use rebound_schemas::plan::Action;
-use rebound_schemas::{Event, EventData};
+use rebound_schemas::{Event, EventData, StepId};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;

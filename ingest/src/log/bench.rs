@@ -9,38 +9,30 @@ use rebound_schemas::codec::encode as encode_event;
 use rebound_schemas::event::{ErrorClass, Outcome, ProbeCompleted};
 use rebound_schemas::table::{Position, Row, RowBuilder, scan_probe};
 use rebound_schemas::{Event, EventId, ProbeId, ServiceId, SiteId, Source, Topic};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::encode::encode_days;
 use super::error::LogError;
 use super::metrics::LogMetrics;
-use super::stats::stats;
 use super::table::{Advance, Change, LogTable};
 use super::upkeep::{Upkeep, change_id, room};
 use super::writer::{CommitReport, LogSettings, run_log};
 use crate::bus::{EventBus, Partition, Record, Stream};
 use object_store::ObjectStoreExt as _;
 
-/// Result of [`bench_log`].
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct BenchReport {
+/// Result of [`bench_drain`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DrainReport {
     /// Events drained.
     pub events: u64,
-    /// Mean size of an event on the bus, in bytes.
-    pub event_bytes: f64,
     /// From the writer's start to the last event's durable commit.
     pub seconds: f64,
     /// Events a second over that time, joining the group included.
     pub events_per_second: f64,
     /// Events a second from the first commit to the last: what goes on for longer.
     pub steady_events_per_second: f64,
-    /// Largest resident size of the process while it drained, in MiB, whatever came before; `None` where the system
-    /// does not tell it.
-    pub drain_peak_mib: Option<u64>,
-    /// The same while it was compacted.
-    pub compaction_peak_mib: Option<u64>,
     /// Commits.
     pub commits: u64,
     /// Median time of a commit, in milliseconds.
@@ -49,12 +41,10 @@ pub struct BenchReport {
     pub commit_p99_ms: f64,
     /// Bytes of the table's data files an event, as written.
     pub bytes_per_event: f64,
-    /// The same after compaction.
-    pub bytes_per_event_compacted: f64,
 }
 
 /// Result of [`bench_commits`].
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CommitGrowth {
     /// Commits made.
     pub versions: u64,
@@ -145,13 +135,12 @@ pub async fn fill(bus: &Arc<dyn EventBus>, n: u64) -> Result<u64, LogError> {
     Ok(bytes)
 }
 
-/// Fills the observations topic with `n` probe results and drains it into the table.
+/// Drains a topic that [`fill`] has filled with `n` probe results into the table.
 ///
 /// # Errors
 /// What the bus or the writer answers.
 #[allow(clippy::cast_precision_loss, reason = "figures for people")]
-pub async fn bench_log(bus: Arc<dyn EventBus>, settings: LogSettings, n: u64) -> Result<BenchReport, LogError> {
-    let filled = fill(&bus, n).await?;
+pub async fn bench_drain(bus: Arc<dyn EventBus>, settings: LogSettings, n: u64) -> Result<DrainReport, LogError> {
     let commits = Arc::new(Mutex::new(Vec::<(Instant, CommitReport)>::new()));
     let told = Arc::clone(&commits);
     let progress = Arc::new(Notify::new());
@@ -161,9 +150,7 @@ pub async fn bench_log(bus: Arc<dyn EventBus>, settings: LogSettings, n: u64) ->
         told.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), *report));
         bell.notify_one();
     }));
-    let location = settings.location.clone();
     let stop = CancellationToken::new();
-    let measured_apart = forget_peak();
     let started = Instant::now();
     let writer = tokio::spawn(run_log(bus, settings, LogMetrics::unregistered(), stop.clone()));
     let stored = || commits.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(_, c)| c.events).sum::<u64>();
@@ -177,7 +164,6 @@ pub async fn bench_log(bus: Arc<dyn EventBus>, settings: LogSettings, n: u64) ->
     stop.cancel();
     writer.await.map_err(|_| LogError::Panicked { what: "draining a topic" })??;
     let commits = commits.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let drain_peak_mib = measured_apart.then(peak_mib).flatten();
     let mut took: Vec<_> = commits.iter().map(|(_, c)| millis(c.took)).collect();
     took.sort_by(f64::total_cmp);
     let written: u64 = commits.iter().map(|(_, c)| c.bytes).sum();
@@ -187,23 +173,15 @@ pub async fn bench_log(bus: Arc<dyn EventBus>, settings: LogSettings, n: u64) ->
         }
         _ => n as f64 / seconds,
     };
-    let measured_apart = forget_peak();
-    Box::pin(super::upkeep::compact(&location, |_, _| {})).await?;
-    let compacted = Box::pin(stats(&location)).await?;
-    let compaction_peak_mib = measured_apart.then(peak_mib).flatten();
-    Ok(BenchReport {
+    Ok(DrainReport {
         events: n,
-        event_bytes: filled as f64 / n as f64,
         seconds,
         events_per_second: n as f64 / seconds,
         steady_events_per_second: steady,
-        drain_peak_mib,
-        compaction_peak_mib,
         commits: took.len() as u64,
         commit_p50_ms: quantile(&took, 0.5),
         commit_p99_ms: quantile(&took, 0.99),
         bytes_per_event: written as f64 / n as f64,
-        bytes_per_event_compacted: compacted.bytes_per_event.unwrap_or_default(),
     })
 }
 
@@ -282,18 +260,6 @@ pub async fn bench_commits(settings: &LogSettings, versions: u64) -> Result<Comm
         most_files,
         waited_seconds: waited.as_secs_f64(),
     })
-}
-
-/// Has the kernel measure this process's peak anew (Linux); tells whether it does.
-fn forget_peak() -> bool {
-    std::fs::write("/proc/self/clear_refs", "5").is_ok()
-}
-
-/// Largest resident size since [`forget_peak`], in MiB.
-fn peak_mib() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? / 1024)
 }
 
 fn millis(time: Duration) -> f64 {

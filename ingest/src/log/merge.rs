@@ -1,8 +1,8 @@
 //! Compaction: many data files of a day into one, rows in the order of the log, data unchanged.
 //!
 //! Which files is decided by [`plan`], which is pure: files of like size are merged, so that a row is written again
-//! only a few times in its life. The merge streams; memory is bounded by [`MERGE_BYTES`] of input and a few
-//! thousand rows a file.
+//! only a few times in its life. The merge streams; memory is bounded by [`MERGE_BYTES`] of input as stored, and by
+//! the decoded pages of [`MERGE_ROWS`].
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -25,6 +25,11 @@ pub(crate) const TARGET_BYTES: u64 = 64 * MIB;
 pub(crate) const MERGE_BYTES: u64 = 96 * MIB;
 /// Files of one merge, at most.
 const MERGE_FILES: usize = 128;
+/// Rows of a page, at most, as Parquet's writers cut them: so much of each input is decoded at a time.
+const PAGE_ROWS: u64 = 20_000;
+/// Rows of one merge that are decoded at the same time, at most. A row is about 400 bytes in that state, buffers
+/// included: 128 small files are one merge, and of large ones some thirty.
+const MERGE_ROWS: u64 = 600_000;
 /// A past day that has seen no new file for this long is merged to its end.
 const QUIET_MS: i64 = 10 * 60 * 1000;
 /// Columns of the log's order.
@@ -74,13 +79,14 @@ pub(crate) fn plan<'a>(
 
 /// The smallest files, within the limits of one merge; at least two, whatever their size.
 fn take<'a>(files: impl Iterator<Item = &'a LiveFile>) -> Vec<String> {
-    let mut bytes = 0;
+    let (mut bytes, mut rows) = (0, 0);
     files
         .take(MERGE_FILES)
         .enumerate()
         .take_while(|(i, file)| {
             bytes += file.size;
-            *i < 2 || bytes <= MERGE_BYTES
+            rows += file.rows.min(PAGE_ROWS);
+            *i < 2 || (bytes <= MERGE_BYTES && rows <= MERGE_ROWS)
         })
         .map(|(_, file)| file.path.clone())
         .collect()
@@ -248,6 +254,8 @@ mod tests {
         assert_eq!(planned(&fresh, "e", Eagerness::Steady), 0, "a past day that still grows waits");
         let large = many(6, 40 * MIB);
         assert_eq!(planned(&large, "d", Eagerness::Steady), 2, "no more than fits into one merge");
+        let wide: Vec<_> = many(100, 1).into_iter().map(|file| LiveFile { rows: 50_000, ..file }).collect();
+        assert_eq!(planned(&wide, "d", Eagerness::Everything), 30, "no more than may be decoded at once");
         let days = [live("a", "d", 1), live("b", "e", 1)];
         assert_eq!(planned(&days, "z", Eagerness::Everything), 0, "days are not mixed");
     }

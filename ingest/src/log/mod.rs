@@ -26,7 +26,7 @@ mod upkeep;
 mod verify;
 mod writer;
 
-pub use bench::{BenchReport, CommitGrowth, bench_commits, bench_log, fill};
+pub use bench::{CommitGrowth, DrainReport, bench_commits, bench_drain, fill};
 pub use dead_letter::{DeadLetterEntry, DlqError, ReplayReport, dlq_list, dlq_replay};
 pub use error::LogError;
 pub use location::{LogLocation, open_table};
@@ -36,7 +36,7 @@ pub use stats::{LogStats, PartitionPosition, stats};
 pub use store::DurableLocal;
 pub use upkeep::{CompactReport, compact};
 pub use verify::{Finding, PartitionProof, VerifyReport, verify};
-pub use writer::{CommitObserver, CommitReport, GROUP, LogSettings, accept_loss, run_log};
+pub use writer::{COMMIT_BYTES, CommitObserver, CommitReport, GROUP, LogSettings, accept_loss, run_log};
 
 #[cfg(test)]
 mod tests;

@@ -29,6 +29,8 @@ use super::upkeep::change_id;
 use crate::bus::{BusError, EventBus, Offset, Partition, Stream};
 use object_store::ObjectStoreExt as _;
 
+/// Bytes of records after which a batch is committed, by default: a tenth of a second at full speed.
+pub const COMMIT_BYTES: usize = 32 << 20;
 /// The consumer group of log writers.
 pub const GROUP: &str = "log";
 
@@ -72,7 +74,7 @@ impl LogSettings {
         Self {
             location,
             commit_age: Duration::from_secs(1),
-            commit_bytes: 32 << 20,
+            commit_bytes: COMMIT_BYTES,
             workers: std::thread::available_parallelism().map_or(2, usize::from),
             drain_within: Duration::from_secs(20),
             on_commit: None,

@@ -3,7 +3,7 @@
 //! Places are remembered under key paths (`service.api.rto`), where a later check of relations finds them again.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::error::{PlanError, PlanErrors};
@@ -17,7 +17,7 @@ pub(super) struct Reader<'a> {
     /// Byte offset of each line's first character.
     lines: Vec<usize>,
     faults: RefCell<Vec<PlanError>>,
-    places: RefCell<BTreeMap<String, usize>>,
+    places: RefCell<HashMap<String, usize>>,
 }
 
 impl<'a> Reader<'a> {
@@ -77,7 +77,11 @@ impl<'a> Reader<'a> {
 
     /// Remembers where a key stands; the first place wins, a duplicate has its own fault.
     pub(super) fn place(&self, key: &str, at: usize) {
-        self.places.borrow_mut().entry(key.to_owned()).or_insert(at);
+        let mut places = self.places.borrow_mut();
+        // Sections are gone through several times.
+        if !places.contains_key(key) {
+            places.insert(key.to_owned(), at);
+        }
     }
 
     /// The faults by line, if there are any.
@@ -101,7 +105,7 @@ pub(super) struct Names {
     pub(super) what: &'static str,
     /// In the order written.
     ids: Vec<String>,
-    known: BTreeSet<String>,
+    known: HashSet<String>,
 }
 
 impl Names {

@@ -257,21 +257,23 @@ impl Plan {
     #[must_use]
     pub fn explain_routes(&self) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
+        let (mut seen, mut heads) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
         for service in self.services().values() {
             let Some(policy) = self.policies().get(&service.policy) else { continue };
             let tier = self.tiers().get(&service.tier).map_or(Severity::Critical, |tier| tier.severity);
             let severity = policy.severity.unwrap_or(tier);
             let told = self.explain_target(service.id.as_str(), policy, severity);
-            lines.push(format!("{severity} alerts of {} services under policy {} {told}", service.tier, policy.id));
+            let head = format!("{severity} alerts of {} services under policy {}", service.tier, policy.id);
+            let line = format!("{head} {told}");
+            if seen.contains(&line) {
+                continue;
+            }
             // Where a service has its own way, it is named.
-            let last = lines.len() - 1;
-            let (ahead, same) = (lines[last].split(" go to ").next().unwrap_or_default().to_owned(), &lines[..last]);
-            if same.iter().any(|line| *line != lines[last] && line.split(" go to ").next() == Some(ahead.as_str())) {
-                lines[last] = format!("{severity} alerts of {} {told}", service.id);
+            let line = if heads.insert(head) { line } else { format!("{severity} alerts of {} {told}", service.id) };
+            if seen.insert(line.clone()) {
+                lines.push(line);
             }
         }
-        let mut seen = std::collections::BTreeSet::new();
-        lines.retain(|line| seen.insert(line.clone()));
         lines
     }
 

@@ -4,7 +4,7 @@
 //! second time. A wrong value is a fault and then as good as absent: reading goes on.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -395,7 +395,7 @@ impl<'a> Section<'a> {
     /// The ids that an array of tables has, duplicates reported.
     pub(super) fn names(&self, key: &str, what: &'static str) -> Names {
         let mut names = Names::of(what);
-        let mut lines: BTreeMap<String, usize> = BTreeMap::new();
+        let mut lines: HashMap<String, usize> = HashMap::new();
         for section in self.sections(key) {
             let Some(id) = section.raw_text("id") else { continue };
             let line = self.reader.line(section.at);

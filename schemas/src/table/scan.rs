@@ -7,8 +7,8 @@
 use chrono::{DateTime, NaiveDate};
 
 use crate::codec::MAX_EVENT_BYTES;
-use crate::event::{ErrorClass, Outcome};
-use crate::ids::MAX_ID_BYTES;
+use crate::event::{ErrorClass, Event, Outcome, ProbeCompleted};
+use crate::ids::{EventId, MAX_ID_BYTES, PlanVersion, ProbeId, ServiceId, SiteId, Source};
 
 /// A `probe.completed` in canonical form, borrowed. Times are microseconds since 1970, UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,35 @@ pub struct ScannedProbe<'a> {
     pub http_status: Option<u16>,
     /// Earliest expiry in the certificate chain.
     pub certificate_expires_at: Option<i64>,
+}
+
+impl ScannedProbe<'_> {
+    /// The event, as the general way gives it. `None` for what only that way may judge.
+    #[must_use]
+    pub fn event(&self) -> Option<Event> {
+        let certificate_expires_at = match self.certificate_expires_at {
+            Some(micros) => Some(DateTime::from_timestamp_micros(micros)?),
+            None => None,
+        };
+        let data = ProbeCompleted {
+            probe: ProbeId::new(self.probe).ok()?,
+            outcome: self.outcome,
+            latency_us: u64::try_from(self.latency_us).ok()?,
+            site: self.site.map(SiteId::new).transpose().ok()?,
+            error_class: self.error_class,
+            reason: self.reason.map(str::to_owned),
+            http_status: self.http_status,
+            certificate_expires_at,
+        };
+        Some(Event {
+            id: EventId::new(self.id).ok()?,
+            source: Source::new(self.source).ok()?,
+            subject: ServiceId::new(self.subject).ok()?,
+            occurred_at: DateTime::from_timestamp_micros(self.occurred_at)?,
+            plan: self.plan.map(PlanVersion::new).transpose().ok()?,
+            data: data.into(),
+        })
+    }
 }
 
 /// A probe's result in canonical form, or `None` for anything else.

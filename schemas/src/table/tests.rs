@@ -72,6 +72,7 @@ proptest! {
         let general = Row::of_event(&decoded, at(1));
         if let Some(probe) = scan_probe(&json) {
             prop_assert_eq!(Row::of_probe(&probe, at(1)), general);
+            prop_assert_eq!(probe.event(), Some(event.clone()));
         }
         prop_assert_eq!(general.event().unwrap().unwrap(), event);
     }
@@ -89,6 +90,7 @@ proptest! {
         if let Some(probe) = scan_probe(&json) {
             let decoded = decode_full(&json).unwrap();
             prop_assert_eq!(Row::of_probe(&probe, at(1)), Row::of_event(&decoded, at(1)));
+            prop_assert_eq!(probe.event(), Some(decoded.event));
         }
     }
 

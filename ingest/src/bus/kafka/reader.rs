@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -22,6 +23,11 @@ use crate::bus::{BusError, Delivery, Fetch, Offset, Partition, ReadLimit, Record
 
 /// Idle readers kept a partition: one for each role that reads it, and one for looking at lag.
 const IDLE: usize = 3;
+/// Fetched ahead for all partitions of a topic together, in KiB; a partition has 1 to 8 MiB of it.
+const AHEAD_KIB: i64 = 32 << 10;
+/// What the broker has beyond the position is either a record, which is on its way and here within this, or nothing
+/// that is ever given.
+const ON_ITS_WAY: Duration = Duration::from_millis(30);
 
 /// Readers that nobody uses now.
 #[derive(Debug, Default)]
@@ -64,6 +70,8 @@ pub(super) struct Reader {
     held: Option<Delivery>,
     /// The client said that it reached the end, and nothing came since.
     at_end: bool,
+    /// Where the broker ends beyond what the client reached, and until when a record of it is waited for.
+    beyond: Option<(Offset, Instant)>,
     /// The end as it was before the reader was assigned anew to look for records below it.
     proving: Option<Offset>,
     used: Instant,
@@ -152,6 +160,7 @@ impl Reader {
                 position: from,
                 held: None,
                 at_end: false,
+                beyond: None,
                 proving: None,
                 used: Instant::now(),
             };
@@ -166,8 +175,12 @@ impl Reader {
         config.set("enable.partition.eof", "true").set("auto.offset.reset", "error");
         // A full queue of records stops the fetching, and by default for a whole second, of which a fast role would
         // spend a part with nothing to read.
-        let ours =
-            [("queued.max.messages.kbytes", "8192"), ("fetch.wait.max.ms", "200"), ("fetch.queue.backoff.ms", "10")];
+        let ahead = (AHEAD_KIB / i64::from(link.settings.partitions)).clamp(1024, 8192).to_string();
+        let ours = [
+            ("queued.max.messages.kbytes", ahead.as_str()),
+            ("fetch.wait.max.ms", "200"),
+            ("fetch.queue.backoff.ms", "10"),
+        ];
         for (key, value) in ours {
             if !link.settings.properties.contains_key(key) {
                 config.set(key, value);
@@ -190,7 +203,9 @@ impl Reader {
     /// At the end of the partition the position may lie below the broker's end, with markers between. They are
     /// skipped only when it is proven that no record is among them: the end is asked for first, then the reader is
     /// assigned anew at its position, and only if *that* assignment, which can't have begun earlier, reports an end
-    /// without a record, was there none below the end asked for.
+    /// without a record, was there none below the end asked for. Where records keep coming, what lies beyond the
+    /// position is mostly the next one: it is waited for a little first, since assigning anew throws away what is
+    /// under way.
     async fn fill(
         &mut self,
         queries: &Arc<Queries>,
@@ -208,30 +223,42 @@ impl Reader {
             out.push(held);
         }
         while out.len() < records && bytes < limit.bytes.max(1) {
+            let mut until = deadline;
             if out.is_empty() && self.at_end {
-                self.at_end = false;
-                let high = queries.watermarks(partition).await.map_err(Failure::Bus)?.high;
-                if high > self.position {
-                    self.assign(&queries.link).map_err(Failure::Bus)?;
-                    self.proving = Some(high);
+                match self.beyond {
+                    None => {
+                        let high = queries.watermarks(partition).await.map_err(Failure::Bus)?.high;
+                        if high > self.position {
+                            self.beyond = Some((high, Instant::now() + ON_ITS_WAY));
+                        } else {
+                            self.at_end = false;
+                        }
+                        continue;
+                    }
+                    Some((high, patience)) if Instant::now() >= patience => {
+                        (self.at_end, self.beyond) = (false, None);
+                        self.assign(&queries.link).map_err(Failure::Bus)?;
+                        self.proving = Some(high);
+                    }
+                    Some((_, patience)) => until = deadline.min(patience),
                 }
             }
             let Some(consumer) = &self.consumer else { return Err(Failure::Bus(BusError::Closed)) };
             let mut messages = consumer.stream();
             let next = if out.is_empty() {
-                tokio::time::timeout_at(deadline, messages.next()).await.ok().flatten()
+                tokio::time::timeout_at(until, messages.next()).await.ok().flatten()
             } else {
                 messages.next().now_or_never().flatten()
             };
             match next {
+                None if until < deadline => {}
                 None => break,
                 Some(Ok(message)) => {
                     let delivery = delivery_of(&message);
                     if delivery.offset < self.position {
                         continue;
                     }
-                    self.at_end = false;
-                    self.proving = None;
+                    (self.at_end, self.beyond, self.proving) = (false, None, None);
                     let size = delivery.record.value.len();
                     if !out.is_empty() && bytes.saturating_add(size) > limit.bytes {
                         self.held = Some(delivery);

@@ -240,6 +240,11 @@ impl Link {
         config
     }
 
+    /// The user's value of a setting, or ours.
+    fn property<'a>(&'a self, key: &str, ours: &'a str) -> &'a str {
+        self.settings.properties.get(key).map_or(ours, String::as_str)
+    }
+
     /// For a producer; a transactional one if it has an id.
     pub(super) fn producer(&self, role: &str, transactional_id: Option<&str>) -> ClientConfig {
         let mut config = self.base(role);
@@ -256,6 +261,9 @@ impl Link {
         match transactional_id {
             Some(id) => {
                 config
+                    // Between two steps the broker is still writing the first one's marker and asks to try again: by
+                    // default that takes 100 ms each time.
+                    .set("retry.backoff.ms", self.property("retry.backoff.ms", "5"))
                     .set("transactional.id", id)
                     .set("transaction.timeout.ms", limit.to_string())
                     .set("message.timeout.ms", self.settings.timeout_ms.min(limit).to_string());

@@ -19,7 +19,7 @@ use super::super::error::LogError;
 use super::super::metrics::{ClassLabel, LogMetrics, topic_label};
 use super::super::table::{Advance, Change, LogTable};
 use super::super::upkeep::{Upkeep, change_id, room};
-use super::reader::{Reader, Sent};
+use super::reader::{Reader, Sent, limit};
 use super::{BackOff, CommitReport, GROUP, LogSettings};
 use crate::bus::{BusError, EventBus, Membership, Offset, Ownership, Partition, Record};
 
@@ -210,12 +210,14 @@ impl Pipeline {
                 "the newest version of the event log can't be read"
             );
         }
+        let partitions = usize::try_from(self.committer.bus.partitions()).unwrap_or(1);
+        let limit = limit(self.committer.settings.commit_bytes, partitions);
         for topic in Topic::ALL {
             let partition = Partition::of(topic, number);
             let stored = table.state.positions.get(&partition.to_string()).copied();
             self.committer.note(partition, stored.unwrap_or(0), 0);
-            let reader =
-                Reader { bus: self.committer.bus.clone(), topic, number, stored, assignment: self.assignments };
+            let (bus, assignment) = (self.committer.bus.clone(), self.assignments);
+            let reader = Reader { bus, topic, number, stored, limit, assignment };
             self.tasks.spawn(reader.run(self.to.clone(), stop.clone()));
         }
     }

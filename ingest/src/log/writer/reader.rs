@@ -13,8 +13,12 @@ use super::BackOff;
 use crate::bus::{BusError, EventBus, Offset, Partition, ReadLimit};
 use rebound_schemas::Topic;
 
-/// Limits of one read: enough to be worth a hand-over, little enough to share memory fairly.
-const LIMIT: ReadLimit = ReadLimit { records: 16 * 1024, bytes: 4 << 20, wait: Duration::from_millis(500) };
+/// Limits of one read, for as many partitions as may each have one in hand: enough to be worth a hand-over, little
+/// enough that all of them together are no more than a batch.
+pub(super) fn limit(commit_bytes: usize, partitions: usize) -> ReadLimit {
+    let bytes = (commit_bytes / partitions.max(1)).clamp(256 << 10, 4 << 20);
+    ReadLimit { records: 16 * 1024, bytes, wait: Duration::from_millis(500) }
+}
 
 /// What a reader sends: the assignment that it reads for, and a chunk or why there is none.
 pub(super) type Sent = (u64, Result<Chunk, LogError>);
@@ -27,6 +31,8 @@ pub(super) struct Reader {
     pub(super) number: i32,
     /// Where the table stands; `None` when it has nothing of the partition.
     pub(super) stored: Option<Offset>,
+    /// How much is read at a time.
+    pub(super) limit: ReadLimit,
     /// Tells chunks of an older assignment of the same partition apart.
     pub(super) assignment: u64,
 }
@@ -60,7 +66,7 @@ impl Reader {
         let mut gap = if at > from { Gap::BeforeTheLog } else { Gap::NoRecord };
         pause = BackOff::default();
         loop {
-            let fetch = match self.bus.read(partition, at, LIMIT).await {
+            let fetch = match self.bus.read(partition, at, self.limit).await {
                 Ok(fetch) => fetch,
                 Err(BusError::OutOfRange { wanted, low, high, .. }) => {
                     return Err(out_of_range(partition, wanted, low, high));
