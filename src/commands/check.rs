@@ -1,5 +1,6 @@
 //! `rebound check`: settings and plan, what is wrong with them, and what they mean in words.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -12,8 +13,19 @@ use crate::config::Config;
 pub(crate) fn load_plan(path: &Path) -> Result<Plan> {
     let text = std::fs::read_to_string(path).with_context(|| format!("the plan {} can't be read", path.display()))?;
     let folder = path.canonicalize().ok().and_then(|p| p.parent().map(Path::to_owned)).unwrap_or_default();
-    Plan::parse_in(&text, &path.display().to_string(), &folder.display().to_string())
+    Plan::parse_with(&text, &path.display().to_string(), &folder.display().to_string(), &template)
         .map_err(|errors| anyhow::anyhow!("the plan {} does not hold together:\n{errors}", path.display()))
+}
+
+/// Longest file of a message's template, in bytes; what is longer than a template may be has its own fault.
+const MAX_TEMPLATE_BYTES: u64 = 1 << 20;
+
+/// A file that the plan names.
+fn template(path: &str) -> Result<String, String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    file.take(MAX_TEMPLATE_BYTES).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    Ok(text)
 }
 
 pub(crate) fn check(config: &Config, file: Option<PathBuf>, print: bool) -> Result<Done> {

@@ -10,6 +10,7 @@ pub mod http;
 pub mod program;
 pub mod request;
 pub mod secret;
+mod words;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use http::Webhook;
 use program::Program;
 use request::Shape;
 use secret::{Redactor, Secret};
+use words::Speech;
 
 /// Before the second attempt; doubles before each further one.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -102,7 +104,10 @@ pub struct Channels {
 impl Channels {
     /// Makes them all; the first that can't be made is the error, so that it is found out before anybody must be told.
     pub fn new(plan: &Plan) -> Result<Self, ChannelError> {
-        let made = plan.channels().values().map(|channel| Ok((channel.id.clone(), Channel::new(channel)?)));
+        let made = plan.channels().values().map(|channel| {
+            let made = Channel::speaking(channel, Speech::new(plan, channel))?;
+            Ok((channel.id.clone(), made))
+        });
         Ok(Self { channels: made.collect::<Result<_, _>>()? })
     }
 
@@ -142,14 +147,19 @@ enum Sender {
 pub struct Channel {
     id: ChannelId,
     sender: Sender,
+    speech: Speech,
     attempts: u32,
     first_wait: Duration,
     redactor: Redactor,
 }
 
 impl Channel {
-    /// Makes a channel from the plan's: reads its secrets and checks its addresses.
+    /// Makes a channel from the plan's: reads its secrets and checks its addresses. Routes' words are not known to it.
     pub fn new(plan: &plan::Channel) -> Result<Self, ChannelError> {
+        Self::speaking(plan, Speech::of(plan))
+    }
+
+    fn speaking(plan: &plan::Channel, speech: Speech) -> Result<Self, ChannelError> {
         let mut redactor = Redactor::default();
         let error = |(part, reason)| ChannelError { channel: plan.id.clone(), part, reason };
         let sender = match &plan.kind {
@@ -193,7 +203,8 @@ impl Channel {
             }
             ChannelKind::Log => Sender::Log,
         };
-        Ok(Self { id: plan.id.clone(), sender, attempts: plan.attempts.max(1), first_wait: FIRST_WAIT, redactor })
+        let (id, attempts) = (plan.id.clone(), plan.attempts.max(1));
+        Ok(Self { id, sender, speech, attempts, first_wait: FIRST_WAIT, redactor })
     }
 
     /// Waits this long before the second attempt, and twice as long before each further one.
@@ -246,20 +257,23 @@ impl Channel {
 
     async fn send(&self, notice: &Notice) -> Result<(), SendError> {
         match &self.sender {
-            Sender::Http(webhook) => webhook.send(notice, Utc::now()).await,
-            Sender::Email(mailer) => mailer.send(notice).await,
-            Sender::Program(program) => program.send(notice).await,
+            Sender::Http(webhook) => webhook.send(notice, &self.speech, Utc::now()).await,
+            Sender::Email(mailer) => mailer.send(notice, &self.speech).await,
+            Sender::Program(program) => program.send(notice, &self.speech).await,
             Sender::Log => {
+                let (words, first) = (self.speech.words(notice), notice.first());
                 tracing::warn!(
                     channel = %self.id,
                     dedup_key = notice.dedup_key,
-                    transition = %notice.transition,
-                    severity = %notice.severity,
-                    service = %notice.service,
-                    incident = %notice.incident,
-                    reason = notice.reason,
+                    transition = %first.told.transition,
+                    severity = %notice.severity(),
+                    service = %first.service,
+                    incident = %first.told.incident,
+                    reason = notice.reason(),
+                    doing = first.doing,
+                    ask = first.ask,
                     "{}",
-                    notice.title
+                    words.title
                 );
                 Ok(())
             }
@@ -273,3 +287,5 @@ mod tests;
 mod tests_alertmanager;
 #[cfg(test)]
 mod tests_kinds;
+#[cfg(test)]
+mod tests_words;

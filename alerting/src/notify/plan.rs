@@ -5,10 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, TimeDelta, Utc};
 use rebound_schemas::event::{NotificationPlanned, Told, Transition};
 use rebound_schemas::plan::ChannelKind;
-use rebound_schemas::{AlertId, ChannelId, Event, EventId, ServiceId, Source};
+use rebound_schemas::{AlertId, ChannelId, Event, EventId, IncidentId, ServiceId, Source};
 
 use super::{Alert, Notifier, Progress, Way, digest_key};
 use crate::SOURCE;
+
+/// Changes that one message tells at most: what would not fit into an event is told in several.
+const MOST_MEMBERS: usize = 500;
 
 /// What [`Notifier::plan`] answers.
 #[derive(Debug, Default)]
@@ -29,8 +32,18 @@ impl Planned {
 #[derive(Debug, Default)]
 struct Waiting<'a> {
     changes: Vec<(DateTime<Utc>, &'a AlertId, Told)>,
+    route: Option<&'a str>,
     wait: TimeDelta,
     interval: TimeDelta,
+}
+
+/// A message whose time has come.
+#[derive(Debug)]
+struct Candidate<'a> {
+    channel: &'a ChannelId,
+    group: Option<&'a str>,
+    route: Option<&'a str>,
+    members: Vec<Told>,
 }
 
 fn delta(duration: std::time::Duration) -> TimeDelta {
@@ -52,7 +65,7 @@ impl Notifier {
     ) -> Planned {
         let mut planned = Planned::default();
         let mut groups: BTreeMap<(&str, &ChannelId), Waiting<'_>> = BTreeMap::new();
-        let mut single = Vec::new();
+        let mut candidates: Vec<Candidate<'_>> = Vec::new();
         for (id, alert) in self.alerts.iter().filter(|(_, alert)| mine(&alert.service)) {
             let quiet = quiet(&alert.service);
             for (channel, way) in alert.audience() {
@@ -71,14 +84,20 @@ impl Notifier {
                     Some((group, grouping)) => {
                         let waiting = groups.entry((group, channel)).or_default();
                         (waiting.wait, waiting.interval) = (delta(grouping.wait), delta(grouping.interval));
+                        waiting.route = way.and_then(|way| way.route.as_deref());
                         waiting.changes.extend(changes.into_iter().map(|(at, told)| (at, id, told)));
                     }
                     // One after the other, each by itself.
-                    None => single.extend(changes.into_iter().take(1).map(|(_, told)| (channel, None, vec![told]))),
+                    None => candidates.extend(changes.into_iter().take(1).map(|(_, told)| Candidate {
+                        channel,
+                        group: None,
+                        route: way.and_then(|way| way.route.as_deref()),
+                        members: vec![told],
+                    })),
                 }
             }
             if !quiet {
-                single.extend(self.steps(id, alert, now, &mut planned));
+                candidates.extend(self.steps(id, alert, now, &mut planned));
             }
         }
         for ((group, channel), mut waiting) in groups {
@@ -91,25 +110,44 @@ impl Notifier {
                 continue;
             }
             waiting.changes.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
-            let members = waiting.changes.into_iter().map(|(.., told)| told).collect();
-            single.push((channel, Some(group), members));
+            let members: Vec<Told> = waiting.changes.into_iter().map(|(.., told)| told).collect();
+            let (group, route) = (Some(group), waiting.route);
+            let parts = members.chunks(MOST_MEMBERS);
+            candidates.extend(parts.map(|part| Candidate { channel, group, route, members: part.to_vec() }));
         }
         let mut keys = BTreeSet::new();
-        for (channel, group, members) in single {
-            let dedup_key = digest_key(&members, channel);
-            let Some(alert) = members.first().and_then(|told| self.alerts.get(&told.alert)) else { continue };
-            if !keys.insert(dedup_key.clone()) {
-                continue;
-            }
-            let (subject, version) = (alert.service.clone(), alert.plan.clone());
-            let id = EventId::derive(&dedup_key, "planned");
-            let (channel, group) = (channel.clone(), group.map(str::to_owned));
-            let data = NotificationPlanned { dedup_key, channel, group, members };
-            let source = Source::new(SOURCE).expect("the source's name follows the rule for sources");
-            planned.events.push(Event { id, source, subject, occurred_at: now, plan: version, data: data.into() });
+        for candidate in candidates {
+            let event = self.message(candidate, now);
+            planned.events.extend(event.filter(|(key, _)| keys.insert(key.clone())).map(|(_, event)| event));
         }
         planned.events.sort_by(|a, b| a.id.cmp(&b.id));
         planned
+    }
+
+    /// The `notification.planned` of a message, with its key.
+    fn message(&self, candidate: Candidate<'_>, now: DateTime<Utc>) -> Option<(String, Event)> {
+        let Candidate { channel, group, route, members } = candidate;
+        let dedup_key = digest_key(&members, channel);
+        let alert = members.first().and_then(|told| self.alerts.get(&told.alert))?;
+        let incidents: BTreeSet<&IncidentId> = members.iter().map(|told| &told.incident).collect();
+        let recoveries = incidents.into_iter().filter_map(|incident| self.standings.of(incident)).cloned().collect();
+        let data = NotificationPlanned {
+            dedup_key: dedup_key.clone(),
+            channel: channel.clone(),
+            group: group.map(str::to_owned),
+            route: route.map(str::to_owned),
+            recoveries,
+            members,
+        };
+        let event = Event {
+            id: EventId::derive(&dedup_key, "planned"),
+            source: Source::new(SOURCE).expect("the source's name follows the rule for sources"),
+            subject: alert.service.clone(),
+            occurred_at: now,
+            plan: alert.plan.clone(),
+            data: data.into(),
+        };
+        Some((dedup_key, event))
     }
 
     /// What has changed since the channel was last told, oldest first.
@@ -179,13 +217,13 @@ impl Notifier {
         alert: &'a Alert,
         now: DateTime<Utc>,
         planned: &mut Planned,
-    ) -> Vec<(&'a ChannelId, Option<&'a str>, Vec<Told>)> {
-        let mut due = Vec::new();
+    ) -> Vec<Candidate<'a>> {
+        let mut due: Vec<Candidate<'a>> = Vec::new();
         if alert.resolved_at.is_some() || self.acknowledged.contains(&alert.incident) {
             return due;
         }
-        let steps = alert.ways.iter().flat_map(|way| &way.escalation);
-        for (number, step) in (1..).zip(steps) {
+        let steps = alert.ways.iter().flat_map(|way| way.escalation.iter().map(move |step| (way, step)));
+        for (number, (way, step)) in (1..).zip(steps) {
             let Some(at) = alert.raised_at.checked_add_signed(delta(step.after)) else { continue };
             if at > now {
                 planned.look_at(at);
@@ -197,8 +235,9 @@ impl Notifier {
                 // A channel that is about to hear of the raise hears of that first.
                 let raise = alert.ways.iter().any(|way| way.channels.contains(channel))
                     && !told.is_some_and(|told| told.raised);
-                if !waits && !raise && !due.iter().any(|(other, ..)| *other == channel) {
-                    due.push((channel, None, vec![alert.told(id, Transition::Unacknowledged, number)]));
+                if !waits && !raise && !due.iter().any(|other| other.channel == channel) {
+                    let members = vec![alert.told(id, Transition::Unacknowledged, number)];
+                    due.push(Candidate { channel, group: None, route: way.route.as_deref(), members });
                 }
             }
         }

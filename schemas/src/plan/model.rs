@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::condition::{Condition, DegradedAs};
 use super::protect::{Group, Maintenance};
+use super::template::Templates;
 use super::when::When;
 use crate::event::{BackupKind, CheckCategory, Outcome, RecoveryMethod, Severity, TriggerMode};
 use crate::ids::{ChannelId, DrillId, PlanVersion, PolicyId, ProbeId, ProcedureId, ServiceId, SiteId, StepId, TierId};
@@ -394,6 +395,8 @@ pub struct Channel {
     pub timeout: Duration,
     /// Attempts at most, with doubling back-off between them.
     pub attempts: u32,
+    /// Its own words.
+    pub templates: Templates,
 }
 
 /// What a channel is.

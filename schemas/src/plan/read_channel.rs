@@ -8,6 +8,7 @@ use super::model::{Channel, ChannelKind, MailTls, SecretRef};
 use super::read::{DEFAULT_CHANNEL, Reading, literal};
 use super::read_probe::{check_address, check_url};
 use super::section::Section;
+use super::template::Templates;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const ATTEMPTS: u32 = 5;
@@ -46,7 +47,13 @@ const TLS: [(&str, MailTls); 3] =
 
 /// The channel of a plan that declares none: Rebound's own log.
 pub(super) fn default_channel() -> Channel {
-    Channel { id: literal(DEFAULT_CHANNEL), kind: ChannelKind::Log, timeout: TIMEOUT, attempts: ATTEMPTS }
+    Channel {
+        id: literal(DEFAULT_CHANNEL),
+        kind: ChannelKind::Log,
+        timeout: TIMEOUT,
+        attempts: ATTEMPTS,
+        templates: Templates::default(),
+    }
 }
 
 impl<'a> Reading<'a> {
@@ -91,8 +98,9 @@ impl<'a> Reading<'a> {
             Kind::Email => ("an email channel", self.email(section)),
             Kind::Log => ("a log channel", Some(ChannelKind::Log)),
         };
+        let templates = self.templates(section, kind.as_ref().map(ChannelKind::as_str));
         section.finish(what);
-        Some(Channel { id: id?, kind: kind?, timeout, attempts })
+        Some(Channel { id: id?, kind: kind?, timeout, attempts, templates })
     }
 
     fn webhook(&self, section: &Section<'a>) -> Option<ChannelKind> {
