@@ -5,16 +5,20 @@
 //! `notification.sent` or `.failed` is folded. So whatever happens in between (a crash, a lost acknowledgement, a
 //! rebalance), the same message goes out again under the same key, and a receiver that drops repeats by the key sees
 //! each transition once: no transition is ever planned twice for a channel, and no two messages have the same key.
-//! Delivery (attempts, back-off, time-outs) is the channels' affair.
+//! Delivery (attempts, back-off, time-outs) is the channels' affair. How many messages a channel takes is folded from
+//! what was planned: what is too much for it waits, and is told in one message.
 
 mod notice;
 mod plan;
+mod rate;
 mod recent;
 mod standing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_histories;
+#[cfg(test)]
+mod tests_rates;
 #[cfg(test)]
 mod tests_wording;
 pub(crate) mod wording;
@@ -25,11 +29,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use rebound_schemas::event::{NotificationFailed, NotificationPlanned, Severity, Told, Transition};
-use rebound_schemas::plan::{EscalationStep, GroupBy, Grouping, Plan};
+use rebound_schemas::plan::{EscalationStep, GroupBy, Grouping, Plan, Rate};
 use rebound_schemas::{AlertId, ChannelId, Event, EventData, IncidentId, PlanVersion, PolicyId, ServiceId};
 
 pub use notice::{Member, Notice, dedup_key, digest_key};
 pub use plan::Planned;
+use rate::Bucket;
 use recent::Recent;
 use standing::Standings;
 
@@ -114,6 +119,8 @@ pub struct Notifier {
     failed: Recent<String, (u32, Notice)>,
     /// When each group last spoke on a channel.
     spoke: Recent<(String, ChannelId), DateTime<Utc>>,
+    /// Of the channels that take so many messages and no more.
+    buckets: BTreeMap<ChannelId, Bucket>,
     /// By incident and not in `alerts`, because escalations come by another topic: either may be folded first.
     escalated: Recent<IncidentId, (DateTime<Utc>, String)>,
     acknowledged: Recent<IncidentId, (DateTime<Utc>, String)>,
@@ -134,6 +141,7 @@ impl Notifier {
             messages: BTreeMap::new(),
             failed: Recent::of(FAILED),
             spoke: Recent::default(),
+            buckets: BTreeMap::new(),
             escalated: Recent::default(),
             acknowledged: Recent::default(),
             standings: Standings::default(),
@@ -220,6 +228,9 @@ impl Notifier {
             let at = self.spoke.get(&key).copied().max(Some(event.occurred_at)).unwrap_or(event.occurred_at);
             self.spoke.insert(key, at);
         }
+        if let Some(rate) = self.rate(&data.channel) {
+            self.buckets.entry(data.channel.clone()).or_default().take(event.occurred_at, rate);
+        }
         let message = Message { planned: event.clone(), data: data.clone(), retried: None };
         self.messages.insert(data.dedup_key.clone(), message);
         for told in &data.members {
@@ -289,6 +300,10 @@ impl Notifier {
 }
 
 impl Notifier {
+    fn rate(&self, channel: &ChannelId) -> Option<Rate> {
+        self.plan.channels().get(channel)?.rate
+    }
+
     fn notice_of(&self, message: &Message) -> Notice {
         message.retried.clone().unwrap_or_else(|| self.notice(&message.planned, &message.data))
     }

@@ -70,7 +70,7 @@ pub(super) fn plain(text: &str) -> SecretRef {
 
 pub(super) fn configured(kind: ChannelKind, timeout: Duration, attempts: u32) -> plan::Channel {
     let id = ChannelId::new("pager").unwrap();
-    plan::Channel { id, kind, timeout, attempts, templates: plan::Templates::default() }
+    plan::Channel { id, kind, timeout, attempts, rate: None, templates: plan::Templates::default() }
 }
 
 pub(super) fn channel(kind: ChannelKind, timeout: Duration, attempts: u32) -> Result<Channel, ChannelError> {

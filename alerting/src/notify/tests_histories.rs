@@ -16,6 +16,8 @@ kind = "log"
 [[channel]]
 id = "boss"
 kind = "log"
+rate = "3/min"
+burst = 2
 [[policy]]
 id = "default"
 repeat = "60s"

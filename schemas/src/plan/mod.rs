@@ -12,6 +12,7 @@ mod inputs;
 mod model;
 mod order;
 mod protect;
+mod rate;
 mod read;
 mod read_channel;
 mod read_probe;
@@ -40,6 +41,7 @@ pub use condition::{Condition, DegradedAs, Effect, Limit, Measure, Pace, missed}
 pub use error::{PlanError, PlanErrors};
 pub use model::*;
 pub use protect::{Group, Maintenance, Times};
+pub use rate::Rate;
 pub use relations::MOST_STEPS;
 pub use route::{EscalationStep, GroupBy, Grouping, Route};
 pub use template::{Change, Escape, MAX_OUTPUT_BYTES, Template, TemplateError, Templates, Variables};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::condition::{Condition, DegradedAs};
 use super::protect::{Group, Maintenance};
+use super::rate::Rate;
 use super::template::Templates;
 use super::when::When;
 use crate::event::{BackupKind, CheckCategory, Outcome, RecoveryMethod, Severity, TriggerMode};
@@ -395,6 +396,8 @@ pub struct Channel {
     pub timeout: Duration,
     /// Attempts at most, with doubling back-off between them.
     pub attempts: u32,
+    /// Messages that it takes; no limit without it.
+    pub rate: Option<Rate>,
     /// Its own words.
     pub templates: Templates,
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::model::{Channel, ChannelKind, MailTls, SecretRef};
+use super::rate;
 use super::read::{DEFAULT_CHANNEL, Reading, literal};
 use super::read_probe::{check_address, check_url};
 use super::section::Section;
@@ -52,6 +53,7 @@ pub(super) fn default_channel() -> Channel {
         kind: ChannelKind::Log,
         timeout: TIMEOUT,
         attempts: ATTEMPTS,
+        rate: None,
         templates: Templates::default(),
     }
 }
@@ -63,6 +65,7 @@ impl<'a> Reading<'a> {
         section.required("kind", "kind = \"webhook\", \"slack\", \"pagerduty\", \"email\", \"log\"…");
         let timeout = section.duration("timeout").unwrap_or(TIMEOUT);
         let attempts = section.count("attempts", 1, 100).unwrap_or(ATTEMPTS);
+        let rate = rate::read(section);
         let kind = section.word("kind", &KINDS)?;
         let (what, kind) = match kind {
             Kind::Webhook => ("a webhook channel", self.webhook(section)),
@@ -100,7 +103,7 @@ impl<'a> Reading<'a> {
         };
         let templates = self.templates(section, kind.as_ref().map(ChannelKind::as_str));
         section.finish(what);
-        Some(Channel { id: id?, kind: kind?, timeout, attempts, templates })
+        Some(Channel { id: id?, kind: kind?, timeout, attempts, rate, templates })
     }
 
     fn webhook(&self, section: &Section<'a>) -> Option<ChannelKind> {
