@@ -4,10 +4,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use rebound_schemas::plan::Plan;
+use rebound_schemas::plan::{ChannelKind, Plan};
 
 use crate::cli::Done;
-use crate::config::Config;
+use crate::config::{BusKind, Config};
 
 /// Reads and validates a plan; faults are listed one a line, each with file, line, key and remedy.
 pub(crate) fn load_plan(path: &Path) -> Result<Plan> {
@@ -44,6 +44,18 @@ pub(crate) fn check(config: &Config, file: Option<PathBuf>, print: bool) -> Resu
         bail!("{} is a folder: name the plan.toml in it", path.display());
     }
     let plan = load_plan(path)?;
+    for channel in plan.channels().values() {
+        if let ChannelKind::Kafka { brokers: None, .. } = &channel.kind
+            && config.bus.kind == BusKind::Embedded
+        {
+            bail!(
+                "{}: channel.{}: it has no brokers of its own, and [bus] kind = \"embedded\" has none either: write \
+                 brokers = \"host:9092\" in the channel, or [bus] kind = \"kafka\" in the settings",
+                path.display(),
+                channel.id
+            );
+        }
+    }
     println!("{}", plan.explain());
     let warnings = plan.warnings();
     for warning in &warnings {

@@ -7,6 +7,7 @@
 pub(crate) mod alert;
 mod clock;
 pub(crate) mod figures;
+pub(crate) mod publish;
 pub(crate) mod recover;
 pub(crate) mod tenure;
 pub(crate) mod view;
@@ -236,7 +237,8 @@ impl Process {
 
     fn start_deciders(&mut self, plan: &Arc<Plan>, stop: &CancellationToken) -> Result<()> {
         if self.has(Role::Alert) {
-            let channels = Arc::new(Channels::new(plan).context("the plan's channels")?);
+            let connect = |target: &_| publish::connect(&self.config, target);
+            let channels = Arc::new(Channels::new(plan, &connect).context("the plan's channels")?);
             let (plan, bus, stop) = (plan.clone(), self.handle.bus.clone(), stop.clone());
             let ready = self.readiness.role("alert");
             self.spawn(Stage::Deciders, "alert", async move {

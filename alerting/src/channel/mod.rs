@@ -7,6 +7,7 @@
 pub mod email;
 pub mod guard;
 pub mod http;
+pub mod kafka;
 pub mod program;
 pub mod request;
 pub mod secret;
@@ -24,6 +25,7 @@ use crate::notify::Notice;
 use crate::procedure::shorten;
 use email::Mailer;
 use http::Webhook;
+use kafka::{Connect, Publisher, Target};
 use program::Program;
 use request::Shape;
 use secret::{Redactor, Secret};
@@ -102,10 +104,10 @@ pub struct Channels {
 }
 
 impl Channels {
-    /// Makes them all; the first that can't be made is the error, so that it is found out before anybody must be told.
-    pub fn new(plan: &Plan) -> Result<Self, ChannelError> {
+    /// Makes them all, topics by `connect`; the first that can't be made is the error, so that it is found out before anybody must be told.
+    pub fn new(plan: &Plan, connect: Connect<'_>) -> Result<Self, ChannelError> {
         let made = plan.channels().values().map(|channel| {
-            let made = Channel::speaking(channel, Speech::new(plan, channel))?;
+            let made = Channel::speaking(channel, Speech::new(plan, channel), connect)?;
             Ok((channel.id.clone(), made))
         });
         Ok(Self { channels: made.collect::<Result<_, _>>()? })
@@ -139,6 +141,7 @@ enum Sender {
     Http(Webhook),
     Email(Box<Mailer>),
     Program(Program),
+    Kafka(std::sync::Arc<dyn Publisher>),
     Log,
 }
 
@@ -155,11 +158,11 @@ pub struct Channel {
 
 impl Channel {
     /// Makes a channel from the plan's: reads its secrets and checks its addresses. Routes' words are not known to it.
-    pub fn new(plan: &plan::Channel) -> Result<Self, ChannelError> {
-        Self::speaking(plan, Speech::of(plan))
+    pub fn new(plan: &plan::Channel, connect: Connect<'_>) -> Result<Self, ChannelError> {
+        Self::speaking(plan, Speech::of(plan), connect)
     }
 
-    fn speaking(plan: &plan::Channel, speech: Speech) -> Result<Self, ChannelError> {
+    fn speaking(plan: &plan::Channel, speech: Speech, connect: Connect<'_>) -> Result<Self, ChannelError> {
         let mut redactor = Redactor::default();
         let error = |(part, reason)| ChannelError { channel: plan.id.clone(), part, reason };
         let sender = match &plan.kind {
@@ -200,6 +203,20 @@ impl Channel {
                 let login = user.as_deref().map(|user| (user, password.as_ref()));
                 let mailer = Mailer::new(server, *tls, from, to, login, plan.timeout, &mut redactor).map_err(error)?;
                 Sender::Email(Box::new(mailer))
+            }
+            ChannelKind::Kafka { topic, brokers, properties } => {
+                let mut loaded = BTreeMap::new();
+                for (key, value) in properties {
+                    let secret =
+                        Secret::load(value).map_err(|reason| error(("properties", format!("{key}: {reason}"))))?;
+                    if !matches!(value, SecretRef::Plain(_)) || plan::sounds_secret(key) {
+                        redactor.add(secret.expose());
+                    }
+                    loaded.insert(key.clone(), secret);
+                }
+                let (topic, brokers, timeout) = (topic.clone(), brokers.clone(), plan.timeout);
+                let target = Target { topic, brokers, properties: loaded, timeout };
+                Sender::Kafka(connect(&target).map_err(|reason| error(("kafka", redactor.redact(&reason))))?)
             }
             ChannelKind::Log => Sender::Log,
         };
@@ -260,6 +277,7 @@ impl Channel {
             Sender::Http(webhook) => webhook.send(notice, &self.speech, Utc::now()).await,
             Sender::Email(mailer) => mailer.send(notice, &self.speech).await,
             Sender::Program(program) => program.send(notice, &self.speech).await,
+            Sender::Kafka(publisher) => kafka::send(publisher.as_ref(), notice, &self.speech).await,
             Sender::Log => {
                 let (words, first) = (self.speech.words(notice), notice.first());
                 tracing::warn!(

@@ -74,7 +74,7 @@ pub(super) fn configured(kind: ChannelKind, timeout: Duration, attempts: u32) ->
 }
 
 pub(super) fn channel(kind: ChannelKind, timeout: Duration, attempts: u32) -> Result<Channel, ChannelError> {
-    let made = Channel::new(&configured(kind, timeout, attempts))?;
+    let made = Channel::new(&configured(kind, timeout, attempts), &kafka::unconnected)?;
     Ok(made.with_first_wait(Duration::from_millis(1)))
 }
 
@@ -372,7 +372,7 @@ id = "api"
 tcp = "127.0.0.1:1"
 "#
     );
-    let channels = Channels::new(&Plan::parse(&text, "plan.toml").unwrap()).unwrap();
+    let channels = Channels::new(&Plan::parse(&text, "plan.toml").unwrap(), &kafka::unconnected).unwrap();
     let event = channels.deliver(&notice()).await;
     assert_eq!((event.kind().as_str(), event.id.as_str()), ("notification.sent", "ntf-abc:sent"));
     assert_eq!(rebound_schemas::decode(&rebound_schemas::encode(&event)), Ok(event));

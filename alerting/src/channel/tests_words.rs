@@ -127,7 +127,7 @@ async fn a_mail_has_an_html_part_in_which_nothing_is_a_tag() {
          [[service]]\nid = \"api\"\n"
     );
     let plan = Plan::parse(&text, "plan.toml").unwrap_or_else(|errors| panic!("{errors}"));
-    let sent = Channels::new(&plan).unwrap().deliver(&notice()).await;
+    let sent = Channels::new(&plan, &super::kafka::unconnected).unwrap().deliver(&notice()).await;
     assert!(matches!(sent.data, EventData::NotificationSent(_)), "{sent:?}");
     let mail = told.lock().unwrap().join("\n");
     assert!(mail.contains("multipart/alternative") && mail.contains("Runbook: https://wiki/api"), "{mail}");

@@ -1,10 +1,11 @@
 //! Notification channels as the plan writes them. What is secret may not stand in the plan: it is named by
 //! `{ env = "…" }` or `{ file = "…" }`.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::model::{Channel, ChannelKind, MailTls, SecretRef};
+use super::model::{Channel, ChannelKind, MailTls, SecretRef, sounds_secret};
 use super::rate;
 use super::read::{DEFAULT_CHANNEL, Reading, literal};
 use super::read_probe::{check_address, check_url};
@@ -23,6 +24,7 @@ enum Kind {
     Opsgenie,
     Alertmanager,
     Command,
+    Kafka,
     Email,
     Log,
 }
@@ -32,7 +34,7 @@ const PAGERDUTY: &str = "https://events.pagerduty.com/v2/enqueue";
 /// Opsgenie's API (US); `https://api.eu.opsgenie.com` is the European one.
 const OPSGENIE: &str = "https://api.opsgenie.com";
 
-const KINDS: [(&str, Kind); 9] = [
+const KINDS: [(&str, Kind); 10] = [
     ("webhook", Kind::Webhook),
     ("slack", Kind::Slack),
     ("teams", Kind::Teams),
@@ -40,6 +42,7 @@ const KINDS: [(&str, Kind); 9] = [
     ("opsgenie", Kind::Opsgenie),
     ("alertmanager", Kind::Alertmanager),
     ("command", Kind::Command),
+    ("kafka", Kind::Kafka),
     ("email", Kind::Email),
     ("log", Kind::Log),
 ];
@@ -98,6 +101,7 @@ impl<'a> Reading<'a> {
                 let argv = self.argv(section, "command");
                 ("a command channel", argv.map(|argv| ChannelKind::Command { argv }))
             }
+            Kind::Kafka => ("a kafka channel", self.kafka(section)),
             Kind::Email => ("an email channel", self.email(section)),
             Kind::Log => ("a log channel", Some(ChannelKind::Log)),
         };
@@ -149,6 +153,36 @@ impl<'a> Reading<'a> {
         url
     }
 
+    fn kafka(&self, section: &Section<'a>) -> Option<ChannelKind> {
+        section.required("topic", "topic = \"…\", where its messages go");
+        let topic = section.text("topic").filter(|topic| {
+            let letters = topic.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+            let good = letters && (1..=249).contains(&topic.len()) && topic != "." && topic != "..";
+            if !good {
+                let remedy = "write up to 249 letters, digits, \".\", \"_\" and \"-\"";
+                section.fault("topic", format!("{topic:?} is not a topic's name"), remedy);
+            }
+            good
+        });
+        let brokers = section.words("brokers");
+        for broker in brokers.iter().flat_map(|brokers| brokers.split(',')) {
+            if !check_address(section, "brokers", broker.trim()) {
+                break;
+            }
+        }
+        let mut properties = BTreeMap::new();
+        if section.has("properties")
+            && let Some(table) = section.section("properties")
+        {
+            for key in table.keys() {
+                let value =
+                    if sounds_secret(&key) { self.secret(&table, &key) } else { self.maybe_secret(&table, &key) };
+                properties.extend(value.map(|value| (key, value)));
+            }
+        }
+        Some(ChannelKind::Kafka { topic: topic?, brokers, properties })
+    }
+
     fn email(&self, section: &Section<'a>) -> Option<ChannelKind> {
         section.required("server", "server = \"host:port\" of the relay");
         let server = section.text("server");
@@ -198,6 +232,7 @@ impl<'a> Reading<'a> {
             drop(section.text(key));
             let owner = section.raw_text("id").unwrap_or_default();
             let name: String = format!("{owner}_{key}").chars().map(variable_character).collect();
+            let name = name.trim_start_matches('_');
             let remedy = format!("write {key} = {{ env = \"{name}\" }} or {{ file = \"/run/secrets/{key}\" }}");
             section.fault(key, "is a secret, which must not stand in the plan", remedy);
             return None;
