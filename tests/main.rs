@@ -7,6 +7,7 @@ mod architecture;
 mod config;
 mod faults;
 mod listener;
+mod notify;
 mod pipeline;
 mod readme;
 mod support;

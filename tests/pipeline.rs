@@ -230,7 +230,7 @@ fn kill_9_loses_nothing_and_repeats_nothing_on_kafka() {
     survives_kills(&borrowed(&properties), 3);
 }
 
-fn kafka_environment(brokers: &str, prefix: &str) -> Vec<(&'static str, String)> {
+pub(crate) fn kafka_environment(brokers: &str, prefix: &str) -> Vec<(&'static str, String)> {
     vec![
         ("REBOUND_BUS__KIND", "kafka".into()),
         ("REBOUND_BUS__PARTITIONS", "2".into()),
@@ -240,7 +240,7 @@ fn kafka_environment(brokers: &str, prefix: &str) -> Vec<(&'static str, String)>
     ]
 }
 
-fn borrowed(environment: &[(&'static str, String)]) -> Vec<(&'static str, &'static str)> {
+pub(crate) fn borrowed(environment: &[(&'static str, String)]) -> Vec<(&'static str, &'static str)> {
     environment.iter().map(|(k, v)| (*k, &*Box::leak(v.clone().into_boxed_str()))).collect()
 }
 
