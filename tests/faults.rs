@@ -122,7 +122,7 @@ fn a_damaged_log_of_commits_is_named() {
     std::fs::write(&commit, "garbage").expect("written");
     // Backtraces are for developers, even where they are switched on.
     for command in [&["mttr"][..], &["sql", "SELECT 1"], &["log", "verify"]] {
-        let output = std::process::Command::new(crate::support::REBOUND)
+        let output = std::process::Command::new(crate::support::program())
             .args(command)
             .args(["--data", "data"])
             .env("RUST_BACKTRACE", "1")

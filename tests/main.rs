@@ -14,6 +14,7 @@ mod import;
 mod kafka_bus;
 mod listener;
 mod moves;
+mod notify;
 mod pipeline;
 mod readme;
 mod receiver;

@@ -5,15 +5,23 @@
 //! `notification.sent` or `.failed` is folded. So whatever happens in between (a crash, a lost acknowledgement, a
 //! rebalance), the same message goes out again under the same key, and a receiver that drops repeats by the key sees
 //! each transition once: no transition is ever planned twice for a channel, and no two messages have the same key.
-//! Delivery (attempts, back-off, time-outs) is the channels' affair.
+//! Delivery (attempts, back-off, time-outs) is the channels' affair. How many messages a channel takes is folded from
+//! what was planned: what is too much for it waits, and is told in one message.
 
 mod notice;
 mod plan;
+mod rate;
 mod recent;
+mod standing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_histories;
+#[cfg(test)]
+mod tests_rates;
+#[cfg(test)]
+mod tests_wording;
+pub(crate) mod wording;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -21,12 +29,14 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use rebound_schemas::event::{NotificationFailed, NotificationPlanned, Severity, Told, Transition};
-use rebound_schemas::plan::{EscalationStep, GroupBy, Grouping, Plan};
+use rebound_schemas::plan::{EscalationStep, GroupBy, Grouping, Plan, Rate};
 use rebound_schemas::{AlertId, ChannelId, Event, EventData, IncidentId, PlanVersion, PolicyId, ServiceId};
 
 pub use notice::{Member, Notice, dedup_key, digest_key};
 pub use plan::Planned;
+use rate::Bucket;
 use recent::Recent;
+use standing::Standings;
 
 /// Undeliverable messages that are kept for a retry by hand.
 const FAILED: usize = 10_000;
@@ -37,12 +47,14 @@ struct Alert {
     incident: IncidentId,
     service: ServiceId,
     policy: PolicyId,
+    condition: Option<String>,
     severity: Severity,
     reason: String,
     first_failure_at: DateTime<Utc>,
     raised_at: DateTime<Utc>,
     plan: Option<PlanVersion>,
     resolved_at: Option<DateTime<Utc>>,
+    recovered_at: Option<DateTime<Utc>>,
     ways: Vec<Way>,
     told: BTreeMap<ChannelId, Progress>,
 }
@@ -50,6 +62,8 @@ struct Alert {
 /// How an alert gets to some channels: a route, or its policy.
 #[derive(Debug)]
 struct Way {
+    /// The route's place in the plan.
+    route: Option<String>,
     channels: Vec<ChannelId>,
     /// The group's name, and its times.
     group: Option<(String, Grouping)>,
@@ -105,9 +119,12 @@ pub struct Notifier {
     failed: Recent<String, (u32, Notice)>,
     /// When each group last spoke on a channel.
     spoke: Recent<(String, ChannelId), DateTime<Utc>>,
+    /// Of the channels that take so many messages and no more.
+    buckets: BTreeMap<ChannelId, Bucket>,
     /// By incident and not in `alerts`, because escalations come by another topic: either may be folded first.
     escalated: Recent<IncidentId, (DateTime<Utc>, String)>,
     acknowledged: Recent<IncidentId, (DateTime<Utc>, String)>,
+    standings: Standings,
     /// Transitions that were planned, of alerts not folded yet: a group's alerts come by several partitions.
     early: Recent<AlertId, Vec<(ChannelId, String, Told)>>,
     settled: Recent<AlertId, ()>,
@@ -124,8 +141,10 @@ impl Notifier {
             messages: BTreeMap::new(),
             failed: Recent::of(FAILED),
             spoke: Recent::default(),
+            buckets: BTreeMap::new(),
             escalated: Recent::default(),
             acknowledged: Recent::default(),
+            standings: Standings::default(),
             early: Recent::default(),
             settled: Recent::default(),
             settled_messages: Recent::default(),
@@ -134,6 +153,7 @@ impl Notifier {
 
     /// Folds one event, of history or live; folding it again changes nothing. Kinds that don't matter are ignored.
     pub fn fold(&mut self, event: &Event) {
+        self.standings.fold(event);
         match &event.data {
             EventData::AlertRaised(data) => {
                 if self.settled.contains(&data.alert) || self.alerts.contains_key(&data.alert) {
@@ -143,12 +163,14 @@ impl Notifier {
                     incident: data.incident.clone(),
                     service: event.subject.clone(),
                     policy: data.policy.clone(),
+                    condition: data.condition.clone(),
                     severity: data.severity,
                     reason: data.reason.clone(),
                     first_failure_at: data.first_failure_at,
                     raised_at: event.occurred_at,
                     plan: event.plan.clone(),
                     resolved_at: None,
+                    recovered_at: None,
                     ways: ways(&self.plan, &event.subject, &data.policy, data.severity),
                     told: BTreeMap::new(),
                 };
@@ -160,6 +182,7 @@ impl Notifier {
             EventData::AlertResolved(data) => {
                 if let Some(alert) = self.alerts.get_mut(&data.alert) {
                     alert.resolved_at = Some(alert.resolved_at.unwrap_or(event.occurred_at));
+                    alert.recovered_at = Some(alert.recovered_at.unwrap_or(data.recovered_at));
                     self.settle(&data.alert);
                 }
             }
@@ -184,7 +207,9 @@ impl Notifier {
                     let over = notice.told().into_iter().map(|told| told.alert).filter(|alert| !open(alert)).collect();
                     let notice = Notice { round: round + 1, over, ..notice };
                     let (dedup_key, channel) = (data.dedup_key.clone(), notice.channel.clone());
-                    let planned = NotificationPlanned { dedup_key, channel, group: None, members: notice.told() };
+                    let route = notice.route.clone();
+                    let (group, recoveries, members) = (None, Vec::new(), notice.told());
+                    let planned = NotificationPlanned { dedup_key, channel, group, route, recoveries, members };
                     // It is not counted as under way: what came after it need not wait for it a second time.
                     let message = Message { planned: event.clone(), data: planned, retried: Some(notice) };
                     self.messages.insert(data.dedup_key.clone(), message);
@@ -202,6 +227,9 @@ impl Notifier {
             let key = (group.clone(), data.channel.clone());
             let at = self.spoke.get(&key).copied().max(Some(event.occurred_at)).unwrap_or(event.occurred_at);
             self.spoke.insert(key, at);
+        }
+        if let Some(rate) = self.rate(&data.channel) {
+            self.buckets.entry(data.channel.clone()).or_default().take(event.occurred_at, rate);
         }
         let message = Message { planned: event.clone(), data: data.clone(), retried: None };
         self.messages.insert(data.dedup_key.clone(), message);
@@ -266,12 +294,16 @@ impl Notifier {
     #[must_use]
     pub fn due(&self) -> Vec<Notice> {
         let mut notices: Vec<Notice> = self.messages.values().map(|message| self.notice_of(message)).collect();
-        notices.sort_by(|a, b| (a.at, &a.dedup_key).cmp(&(b.at, &b.dedup_key)));
+        notices.sort_by(|a, b| (a.first().at, &a.dedup_key).cmp(&(b.first().at, &b.dedup_key)));
         notices
     }
 }
 
 impl Notifier {
+    fn rate(&self, channel: &ChannelId) -> Option<Rate> {
+        self.plan.channels().get(channel)?.rate
+    }
+
     fn notice_of(&self, message: &Message) -> Notice {
         message.retried.clone().unwrap_or_else(|| self.notice(&message.planned, &message.data))
     }
@@ -298,7 +330,7 @@ fn ways(plan: &Plan, service: &ServiceId, policy: &PolicyId, severity: Severity)
     let routes = plan.routes_of(service, policy, severity);
     if routes.is_empty() {
         let channels = own.map(|policy| policy.notify.clone()).unwrap_or_default();
-        return vec![Way { channels, group: None, repeat, escalation: Vec::new() }];
+        return vec![Way { route: None, channels, group: None, repeat, escalation: Vec::new() }];
     }
     let mut seen = BTreeSet::new();
     let way = |route: &rebound_schemas::plan::Route| {
@@ -315,7 +347,8 @@ fn ways(plan: &Plan, service: &ServiceId, policy: &PolicyId, severity: Severity)
             (format!("{}/{}", route.path, labels.join("/")), grouping.clone())
         });
         let channels = route.channels.iter().filter(|channel| seen.insert((*channel).clone())).cloned().collect();
-        Way { channels, group, repeat: route.repeat.or(repeat), escalation: route.escalation.clone() }
+        let (path, repeat) = (Some(route.path.clone()), route.repeat.or(repeat));
+        Way { route: path, channels, group, repeat, escalation: route.escalation.clone() }
     };
     routes.into_iter().map(way).collect()
 }

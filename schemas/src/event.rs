@@ -370,6 +370,23 @@ words! {
         /// It was a dry run: everything was told and nothing was done.
         DryRun = "dry_run",
     }
+    /// How far a recovery is.
+    RecoveryStage {
+        /// It waits for a person's approval.
+        Waiting = "waiting",
+        /// It was decided on, or approved, and begins when it is its turn.
+        Triggered = "triggered",
+        /// Its steps are run, or verified.
+        Running = "running",
+        /// It was verified.
+        Succeeded = "succeeded",
+        /// A step or the verification failed.
+        Failed = "failed",
+        /// The runner died; what it did is not known.
+        Interrupted = "interrupted",
+        /// It was called off or rejected before it ran.
+        Cancelled = "cancelled",
+    }
     /// How a deployment ended.
     DeploymentOutcome {
         /// It went live.
@@ -499,6 +516,25 @@ pub struct Told {
     /// Which repeat or which step of the escalation, from 1; 0 for what happens once.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub repeat: u32,
+}
+
+/// How far the newest recovery of an incident was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Standing {
+    /// The incident.
+    pub incident: IncidentId,
+    /// The recovery.
+    pub recovery: RecoveryId,
+    /// Its procedure.
+    pub procedure: ProcedureId,
+    /// Which attempt at the incident, from 1.
+    pub attempt: u32,
+    /// How far it was.
+    pub stage: RecoveryStage,
+    /// Not before this time (back-off).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<DateTime<Utc>>,
 }
 
 /// For serde: members that are left out when they say nothing.
@@ -695,6 +731,12 @@ payloads! {
         /// The route's group that it speaks of, when the route groups.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         group: Option<String>,
+        /// The route that leads there, by its place in the plan; none: the policy.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        route: Option<String>,
+        /// What automation was doing about the incidents: a message that is sent again says the same.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        recoveries: Vec<Standing>,
         /// Every transition that it tells, in order.
         members: Vec<Told>,
     }

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Done;
 use crate::config::Config;
+use crate::roles::publish;
 
 /// `rebound channels`
 #[derive(Debug, Clone, Subcommand)]
@@ -105,7 +106,7 @@ async fn test(config: &Config, id: &ChannelId) -> Result<Done> {
         let known: Vec<_> = plan.channels().keys().map(ChannelId::as_str).collect();
         bail!("the plan has no channel {id}: it has {}", known.join(", "));
     };
-    let made = Channel::new(channel)?;
+    let made = Channel::new(channel, &|target: &_| publish::connect(config, target))?;
     let now = Utc::now();
     let name = now.timestamp_micros().to_string();
     let both: &[Transition] = match channel.kind.keeps_alerts() {

@@ -128,7 +128,10 @@ pub(crate) async fn decide(
             planned.events.iter().for_each(|event| notifier.fold(event));
         }
         for notice in notifier.due() {
-            if deliveries.len() < DELIVERIES && held.owns(&notice.service) && telling.insert(notice.dedup_key.clone()) {
+            if deliveries.len() < DELIVERIES
+                && held.owns(&notice.first().service)
+                && telling.insert(notice.dedup_key.clone())
+            {
                 let channels = channels.clone();
                 deliveries.spawn(async move { (notice.dedup_key.clone(), channels.deliver(&notice).await) });
             }

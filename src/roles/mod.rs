@@ -8,6 +8,7 @@ pub(crate) mod alert;
 mod clock;
 pub(crate) mod figures;
 pub(crate) mod moves;
+pub(crate) mod publish;
 pub(crate) mod recover;
 mod seat;
 pub(crate) mod tenure;
@@ -140,9 +141,9 @@ impl Process {
             tracing::warn!("there is no plan: nothing is probed and nothing is decided (name one with --plan FILE)");
         }
         let channels = match &plan {
-            Some(plan) if roles.contains(&Role::Alert) => {
-                Some(Arc::new(Channels::new(plan).context("the plan's channels")?))
-            }
+            Some(plan) if roles.contains(&Role::Alert) => Some(Arc::new(
+                Channels::new(plan, &|target: &_| publish::connect(&config, target)).context("the plan's channels")?,
+            )),
             _ => None,
         };
         let listener = Listener::bind(&config.http).await?;

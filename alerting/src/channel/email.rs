@@ -11,12 +11,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
-use lettre::message::{Mailbox, MessageBuilder};
+use lettre::message::{Mailbox, MessageBuilder, MultiPart};
 use lettre::transport::smtp::Error as SmtpError;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
-use rebound_schemas::codec::format_time;
 use rebound_schemas::plan::{MailTls, SecretRef};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -24,6 +23,7 @@ use rustls::{CertificateError, InvalidMessage};
 
 use super::guard;
 use super::secret::{Redactor, Secret};
+use super::words::{Speech, Words, one_line};
 use super::{Retry, SendError};
 use crate::notify::Notice;
 use crate::procedure::shorten;
@@ -109,8 +109,8 @@ impl Mailer {
         Ok(Self { transport: builder.build(), from, to, server, tls, timeout })
     }
 
-    pub(crate) async fn send(&self, notice: &Notice) -> Result<(), SendError> {
-        let message = self.message(notice)?;
+    pub(crate) async fn send(&self, notice: &Notice, speech: &Speech) -> Result<(), SendError> {
+        let message = self.message(notice, speech)?;
         match tokio::time::timeout(self.timeout, self.transport.send(message)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => {
@@ -132,35 +132,27 @@ impl Mailer {
         }
     }
 
-    fn message(&self, notice: &Notice) -> Result<Message, SendError> {
+    fn message(&self, notice: &Notice, speech: &Speech) -> Result<Message, SendError> {
         let domain = self.from.email.domain();
-        let thread = format!("<{}@{domain}>", notice.alert);
-        let subject = format!("[{}] {}", notice.severity, notice.title);
+        let thread = format!("<{}@{domain}>", notice.first().told.alert);
+        let words = speech.words(notice);
+        let tag = if notice.is_over() { "resolved" } else { notice.severity().as_str() };
+        let subject = format!("[{tag}] {}", words.title);
         let mut builder: MessageBuilder = Message::builder()
             .from(self.from.clone())
             .subject(shorten(&one_line(&subject), 200))
             .message_id(Some(format!("<{}@{domain}>", notice.dedup_key)))
             .in_reply_to(thread.clone())
-            .references(thread)
-            .header(ContentType::TEXT_PLAIN);
+            .references(thread);
         for receiver in &self.to {
             builder = builder.to(receiver.clone());
         }
-        let body = format!(
-            "{}\r\n\r\n{}\r\n\r\nService:  {}\r\nSeverity: {}\r\nChange:   {}\r\nAt:       {}\r\nSince:    {}\r\nPolicy:   {}\r\nIncident: {}\r\nAlert:    {}\r\n",
-            one_line(&notice.title),
-            notice.reason,
-            notice.service,
-            notice.severity,
-            notice.transition,
-            format_time(notice.at),
-            format_time(notice.first_failure_at),
-            notice.policy,
-            notice.incident,
-            notice.alert,
-        );
-        let mut message = builder
-            .body(body)
+        let text = text(notice, &words);
+        let message = match words.html {
+            Some(html) => builder.multipart(MultiPart::alternative_plain_html(text, html)),
+            None => builder.header(ContentType::TEXT_PLAIN).body(text),
+        };
+        let mut message = message
             .map_err(|e| SendError { message: format!("the mail can't be written: {e}"), retry: Retry::Never })?;
         // Keeps holiday replies from answering.
         let name = HeaderName::new_from_ascii_str("Auto-Submitted");
@@ -223,8 +215,19 @@ fn remedy(error: &rustls::Error) -> Option<&'static str> {
     }
 }
 
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+/// The plain text: title, message, and what may be looked for later.
+fn text(notice: &Notice, words: &Words) -> String {
+    let mut lines = vec![words.title.clone(), String::new()];
+    lines.extend(words.body.lines().map(str::to_owned));
+    lines.push(String::new());
+    lines.extend(words.own.iter().map(|(name, value)| format!("{name}: {value}")));
+    if let [only] = notice.members.as_slice() {
+        lines.push(format!("Policy: {}", only.policy));
+        lines.push(format!("Incident: {}", only.told.incident));
+        lines.push(format!("Alert: {}", only.told.alert));
+    }
+    lines.push(format!("Message: {}", notice.dedup_key));
+    lines.join("\r\n") + "\r\n"
 }
 
 fn split_server(server: &str) -> Result<(&str, u16), Fault> {

@@ -18,6 +18,7 @@ use url::Url;
 use super::guard;
 use super::request::{Request, Shape, requests};
 use super::secret::{Redactor, Secret};
+use super::words::Speech;
 use super::{Retry, SendError};
 use crate::notify::Notice;
 
@@ -57,9 +58,9 @@ impl Webhook {
         Ok(Self { url, secret, client, shape })
     }
 
-    /// Sends what the notice is here.
-    pub(crate) async fn send(&self, notice: &Notice, now: DateTime<Utc>) -> Result<(), SendError> {
-        for request in requests(&self.shape, notice) {
+    /// Sends what the notice is here, in the channel's words.
+    pub(crate) async fn send(&self, notice: &Notice, speech: &Speech, now: DateTime<Utc>) -> Result<(), SendError> {
+        for request in requests(&self.shape, speech, notice) {
             self.exchange(request, &notice.dedup_key, now).await?;
         }
         Ok(())

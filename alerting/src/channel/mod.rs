@@ -7,9 +7,11 @@
 pub mod email;
 pub mod guard;
 pub mod http;
+pub mod kafka;
 pub mod program;
 pub mod request;
 pub mod secret;
+mod words;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,9 +25,11 @@ use crate::notify::Notice;
 use crate::procedure::shorten;
 use email::{Mailer, Relay};
 use http::Webhook;
+use kafka::{Connect, Publisher, Target};
 use program::Program;
 use request::Shape;
 use secret::{Redactor, Secret};
+use words::Speech;
 
 /// Before the second attempt; doubles before each further one.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -100,9 +104,12 @@ pub struct Channels {
 }
 
 impl Channels {
-    /// Makes them all; the first that can't be made is the error, so that it is found out before anybody must be told.
-    pub fn new(plan: &Plan) -> Result<Self, ChannelError> {
-        let made = plan.channels().values().map(|channel| Ok((channel.id.clone(), Channel::new(channel)?)));
+    /// Makes them all, topics by `connect`; the first that can't be made is the error, so that it is found out before anybody must be told.
+    pub fn new(plan: &Plan, connect: Connect<'_>) -> Result<Self, ChannelError> {
+        let made = plan.channels().values().map(|channel| {
+            let made = Channel::speaking(channel, Speech::new(plan, channel), connect)?;
+            Ok((channel.id.clone(), made))
+        });
         Ok(Self { channels: made.collect::<Result<_, _>>()? })
     }
 
@@ -134,6 +141,7 @@ enum Sender {
     Http(Webhook),
     Email(Box<Mailer>),
     Program(Program),
+    Kafka(std::sync::Arc<dyn Publisher>),
     Log,
 }
 
@@ -142,14 +150,19 @@ enum Sender {
 pub struct Channel {
     id: ChannelId,
     sender: Sender,
+    speech: Speech,
     attempts: u32,
     first_wait: Duration,
     redactor: Redactor,
 }
 
 impl Channel {
-    /// Makes a channel from the plan's: reads its secrets and checks its addresses.
-    pub fn new(plan: &plan::Channel) -> Result<Self, ChannelError> {
+    /// Makes a channel from the plan's: reads its secrets and checks its addresses. Routes' words are not known to it.
+    pub fn new(plan: &plan::Channel, connect: Connect<'_>) -> Result<Self, ChannelError> {
+        Self::speaking(plan, Speech::of(plan), connect)
+    }
+
+    fn speaking(plan: &plan::Channel, speech: Speech, connect: Connect<'_>) -> Result<Self, ChannelError> {
         let mut redactor = Redactor::default();
         let error = |(part, reason)| ChannelError { channel: plan.id.clone(), part, reason };
         let sender = match &plan.kind {
@@ -192,9 +205,24 @@ impl Channel {
                 let mailer = Mailer::new(relay, from, to, login, plan.timeout, &mut redactor).map_err(error)?;
                 Sender::Email(Box::new(mailer))
             }
+            ChannelKind::Kafka { topic, brokers, properties } => {
+                let mut loaded = BTreeMap::new();
+                for (key, value) in properties {
+                    let secret =
+                        Secret::load(value).map_err(|reason| error(("properties", format!("{key}: {reason}"))))?;
+                    if !matches!(value, SecretRef::Plain(_)) || plan::sounds_secret(key) {
+                        redactor.add(secret.expose());
+                    }
+                    loaded.insert(key.clone(), secret);
+                }
+                let (topic, brokers, timeout) = (topic.clone(), brokers.clone(), plan.timeout);
+                let target = Target { topic, brokers, properties: loaded, timeout };
+                Sender::Kafka(connect(&target).map_err(|reason| error(("kafka", redactor.redact(&reason))))?)
+            }
             ChannelKind::Log => Sender::Log,
         };
-        Ok(Self { id: plan.id.clone(), sender, attempts: plan.attempts.max(1), first_wait: FIRST_WAIT, redactor })
+        let (id, attempts) = (plan.id.clone(), plan.attempts.max(1));
+        Ok(Self { id, sender, speech, attempts, first_wait: FIRST_WAIT, redactor })
     }
 
     /// Waits this long before the second attempt, and twice as long before each further one.
@@ -247,20 +275,24 @@ impl Channel {
 
     async fn send(&self, notice: &Notice) -> Result<(), SendError> {
         match &self.sender {
-            Sender::Http(webhook) => webhook.send(notice, Utc::now()).await,
-            Sender::Email(mailer) => mailer.send(notice).await,
-            Sender::Program(program) => program.send(notice).await,
+            Sender::Http(webhook) => webhook.send(notice, &self.speech, Utc::now()).await,
+            Sender::Email(mailer) => mailer.send(notice, &self.speech).await,
+            Sender::Program(program) => program.send(notice, &self.speech).await,
+            Sender::Kafka(publisher) => kafka::send(publisher.as_ref(), notice, &self.speech).await,
             Sender::Log => {
+                let (words, first) = (self.speech.words(notice), notice.first());
                 tracing::warn!(
                     channel = %self.id,
                     dedup_key = notice.dedup_key,
-                    transition = %notice.transition,
-                    severity = %notice.severity,
-                    service = %notice.service,
-                    incident = %notice.incident,
-                    reason = notice.reason,
+                    transition = %first.told.transition,
+                    severity = %notice.severity(),
+                    service = %first.service,
+                    incident = %first.told.incident,
+                    reason = notice.reason(),
+                    doing = first.doing,
+                    ask = first.ask,
                     "{}",
-                    notice.title
+                    words.title
                 );
                 Ok(())
             }
@@ -276,3 +308,5 @@ mod tests_alertmanager;
 mod tests_email;
 #[cfg(test)]
 mod tests_kinds;
+#[cfg(test)]
+mod tests_words;

@@ -8,6 +8,7 @@ use rebound_schemas::event::StepOutcome;
 use tokio_util::sync::CancellationToken;
 
 use super::request::rebound_body;
+use super::words::Speech;
 use super::{Retry, SendError};
 use crate::action::{Limits, run_command_with};
 use crate::notify::Notice;
@@ -28,10 +29,10 @@ impl Program {
         Self { argv, timeout }
     }
 
-    pub(crate) async fn send(&self, notice: &Notice) -> Result<(), SendError> {
+    pub(crate) async fn send(&self, notice: &Notice, speech: &Speech) -> Result<(), SendError> {
         let cancel = CancellationToken::new();
         let limits = Limits { timeout: self.timeout, grace: GRACE, cancel: &cancel };
-        let input = rebound_body(notice).to_string().into_bytes();
+        let input = rebound_body(notice, &speech.words(notice)).to_string().into_bytes();
         let allow = self.argv.get(..1).unwrap_or_default();
         let result = run_command_with(&self.argv, &BTreeMap::new(), allow, Some(input), limits).await;
         if result.outcome == StepOutcome::Succeeded {

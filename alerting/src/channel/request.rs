@@ -14,7 +14,8 @@ use rebound_schemas::event::{Severity, Transition};
 use serde_json::{Value, json};
 
 use super::secret::Secret;
-use crate::notify::Notice;
+use super::words::{Speech, Words};
+use crate::notify::{Member, Notice};
 use crate::procedure::shorten;
 
 /// Whom a request is for.
@@ -46,17 +47,20 @@ impl Request {
 }
 
 /// The requests that tell a notice, in order.
-pub(crate) fn requests(shape: &Shape, notice: &Notice) -> Vec<Request> {
+pub(crate) fn requests(shape: &Shape, speech: &Speech, notice: &Notice) -> Vec<Request> {
+    let words = || speech.words(notice);
+    let singly = |request: &dyn Fn(&Notice, &Words) -> Request| {
+        notice.current().iter().map(|one| request(one, &speech.words(one))).collect()
+    };
     match shape {
-        Shape::Rebound => vec![Request::plain(rebound_body(notice))],
-        Shape::Slack => vec![Request::plain(slack_body(notice))],
-        Shape::Teams => vec![Request::plain(teams_body(notice))],
-        Shape::PagerDuty(key) => {
-            notice.current().iter().map(|one| Request::plain(pagerduty_body(key.expose(), one))).collect()
-        }
-        Shape::Opsgenie(_) => notice.current().iter().map(opsgenie).collect(),
+        Shape::Rebound => vec![Request::plain(webhook_body(notice, words()))],
+        Shape::Slack => vec![Request::plain(slack_body(notice, &words()))],
+        Shape::Teams => vec![Request::plain(teams_body(notice, &words()))],
+        Shape::PagerDuty(key) => singly(&|one, words| Request::plain(pagerduty_body(key.expose(), one, words))),
+        Shape::Opsgenie(_) => singly(&opsgenie),
         Shape::Alertmanager => {
-            let alerts: Vec<Value> = notice.current().iter().map(alertmanager_alert).collect();
+            let alerts: Vec<Value> =
+                notice.current().iter().map(|one| alertmanager_alert(one, &speech.words(one))).collect();
             if alerts.is_empty() {
                 return Vec::new();
             }
@@ -65,97 +69,91 @@ pub(crate) fn requests(shape: &Shape, notice: &Notice) -> Vec<Request> {
     }
 }
 
-/// Rebound's own format.
-pub(crate) fn rebound_body(notice: &Notice) -> Value {
-    let mut body = json!({
-        "version": 1,
-        "dedup_key": notice.dedup_key,
-        "transition": notice.transition,
-        "repeat": notice.repeat,
-        "severity": notice.severity,
-        "service": notice.service,
-        "title": notice.title,
-        "reason": notice.reason,
-        "alert": notice.alert,
-        "incident": notice.incident,
-        "policy": notice.policy,
-        "channel": notice.channel,
-        "first_failure_at": format_time(notice.first_failure_at),
-        "at": format_time(notice.at),
-        "plan": notice.plan,
-    });
-    if !notice.members.is_empty() {
-        let member = |one: &Notice| {
-            json!({
-                "alert": one.alert,
-                "incident": one.incident,
-                "transition": one.transition,
-                "repeat": one.repeat,
-                "severity": one.severity,
-                "service": one.service,
-                "policy": one.policy,
-                "title": one.title,
-                "reason": one.reason,
-                "first_failure_at": format_time(one.first_failure_at),
-                "at": format_time(one.at),
-            })
-        };
-        body["members"] = notice.singly().iter().map(member).collect();
+fn webhook_body(notice: &Notice, words: Words) -> Value {
+    match words.json {
+        Some(json) => json,
+        None => rebound_body(notice, &words),
+    }
+}
+
+/// Rebound's own format. What stands directly in it is the first change's, except for title, text and severity,
+/// which speak of all; `members` is there when there are several.
+pub(crate) fn rebound_body(notice: &Notice, words: &Words) -> Value {
+    let mut body = member_body(notice, notice.first());
+    body["version"] = json!(1);
+    body["dedup_key"] = json!(notice.dedup_key);
+    body["channel"] = json!(notice.channel);
+    body["route"] = json!(notice.route);
+    body["plan"] = json!(notice.plan);
+    body["severity"] = json!(notice.severity());
+    body["title"] = json!(words.title);
+    body["text"] = json!(words.body);
+    body["reason"] = json!(notice.reason());
+    if !words.own.is_empty() {
+        body["fields"] = json!(words.own);
+    }
+    if notice.members.len() > 1 {
+        body["members"] = notice.members.iter().map(|member| member_body(notice, member)).collect();
     }
     body
 }
 
-/// Slack's three characters with a meaning are written as entities, so that a reason can't mention everybody.
-fn slack_text(text: &str) -> String {
-    shorten(text, 2000).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+fn member_body(notice: &Notice, member: &Member) -> Value {
+    json!({
+        "dedup_key": member.key(&notice.channel),
+        "alert": member.told.alert,
+        "incident": member.told.incident,
+        "transition": member.told.transition,
+        "repeat": member.told.repeat,
+        "severity": member.severity,
+        "service": member.service,
+        "name": member.name,
+        "tier": member.tier,
+        "site": member.site,
+        "policy": member.policy,
+        "condition": member.condition,
+        "title": member.title,
+        "reason": member.reason,
+        "doing": member.doing,
+        "ask": member.ask,
+        "first_failure_at": format_time(member.first_failure_at),
+        "recovered_at": member.recovered_at.map(format_time),
+        "at": format_time(member.at),
+    })
 }
 
-fn slack_body(notice: &Notice) -> Value {
-    let color = match (notice.transition, notice.severity) {
-        (Transition::Resolved, _) => "good",
+fn slack_body(notice: &Notice, words: &Words) -> Value {
+    let color = match (notice.is_over(), notice.severity()) {
+        (true, _) => "good",
         (_, Severity::Critical) => "danger",
         (_, Severity::Warning) => "warning",
         (_, Severity::Info) => "#439fe0",
     };
-    let field = |title: &str, value: &str| json!({ "title": title, "value": slack_text(value), "short": true });
+    let fields: Vec<Value> =
+        words.fields.iter().map(|(name, value)| json!({ "title": name, "value": value, "short": true })).collect();
     json!({
-        "text": slack_text(&notice.title),
+        "text": words.title,
         "attachments": [{
             "color": color,
-            "fallback": slack_text(&notice.title),
-            "text": slack_text(&notice.reason),
-            "fields": [
-                field("Service", notice.service.as_str()),
-                field("Severity", notice.severity.as_str()),
-                field("Since", &format_time(notice.first_failure_at)),
-                field("Incident", notice.incident.as_str()),
-            ],
-            "ts": notice.at.timestamp(),
+            "fallback": words.title,
+            "text": words.body,
+            "fields": fields,
+            "ts": notice.first().at.timestamp(),
         }],
     })
 }
 
-/// Adaptive Cards read Markdown in text blocks: what could make a link or a mention is taken for itself.
-fn card_text(text: &str) -> String {
-    let mut escaped = String::new();
-    for c in shorten(text, 4000).chars() {
-        if "\\`*_[]<>".contains(c) {
-            escaped.push('\\');
-        }
-        escaped.push(c);
-    }
-    escaped
-}
-
 /// The message that a Teams workflow takes: one Adaptive Card.
-fn teams_body(notice: &Notice) -> Value {
-    let color = match (notice.transition, notice.severity) {
-        (Transition::Resolved, _) => "Good",
+fn teams_body(notice: &Notice, words: &Words) -> Value {
+    let color = match (notice.is_over(), notice.severity()) {
+        (true, _) => "Good",
         (_, Severity::Critical) => "Attention",
         (_, Severity::Warning) => "Warning",
         (_, Severity::Info) => "Accent",
     };
-    let fact = |title: &str, value: &str| json!({ "title": title, "value": card_text(value) });
+    let facts: Vec<Value> = words.fields.iter().map(|(name, value)| json!({ "title": name, "value": value })).collect();
+    // A card joins lines unless a blank one stands between them.
+    let text = words.body.replace("\n\n", "\n").replace('\n', "\n\n");
     json!({
         "type": "message",
         "attachments": [{
@@ -168,22 +166,14 @@ fn teams_body(notice: &Notice) -> Value {
                 "body": [
                     {
                         "type": "TextBlock",
-                        "text": card_text(&notice.title),
+                        "text": words.title,
                         "size": "Large",
                         "weight": "Bolder",
                         "color": color,
                         "wrap": true,
                     },
-                    { "type": "TextBlock", "text": card_text(&notice.reason), "wrap": true },
-                    {
-                        "type": "FactSet",
-                        "facts": [
-                            fact("Service", notice.service.as_str()),
-                            fact("Severity", notice.severity.as_str()),
-                            fact("Since", &format_time(notice.first_failure_at)),
-                            fact("Incident", notice.incident.as_str()),
-                        ],
-                    },
+                    { "type": "TextBlock", "text": text, "wrap": true },
+                    { "type": "FactSet", "facts": facts },
                 ],
             },
         }],
@@ -191,66 +181,77 @@ fn teams_body(notice: &Notice) -> Value {
 }
 
 /// An event of PagerDuty's Events API v2. One incident of Rebound is one of PagerDuty's.
-fn pagerduty_body(key: &str, notice: &Notice) -> Value {
-    let action = match notice.transition {
+fn pagerduty_body(key: &str, notice: &Notice, words: &Words) -> Value {
+    let one = notice.first();
+    let action = match one.told.transition {
         Transition::Resolved => "resolve",
         Transition::Acknowledged => "acknowledge",
         Transition::Raised | Transition::Repeated | Transition::Escalated | Transition::Unacknowledged => "trigger",
     };
+    let mut details = json!({
+        "text": shorten(&words.body, 4000),
+        "reason": shorten(&one.reason, 4000),
+        "transition": one.told.transition,
+        "alert": one.told.alert,
+        "first_failure_at": format_time(one.first_failure_at),
+        "notification": notice.dedup_key,
+    });
+    for (name, value) in &words.own {
+        details[name] = json!(value);
+    }
     json!({
         "routing_key": key,
         "event_action": action,
-        "dedup_key": notice.incident,
+        "dedup_key": one.told.incident,
         "client": "Rebound",
         "payload": {
-            "summary": shorten(&notice.title, 1024),
-            "source": notice.service,
-            "severity": notice.severity,
-            "timestamp": format_time(notice.at),
-            "component": notice.service,
-            "class": notice.policy,
-            "custom_details": {
-                "reason": shorten(&notice.reason, 4000),
-                "transition": notice.transition,
-                "alert": notice.alert,
-                "first_failure_at": format_time(notice.first_failure_at),
-                "notification": notice.dedup_key,
-            },
+            "summary": shorten(&words.title, 1024),
+            "source": one.service,
+            "severity": one.severity,
+            "timestamp": format_time(one.at),
+            "component": one.service,
+            "class": one.condition.as_deref().unwrap_or(one.policy.as_str()),
+            "custom_details": details,
         },
     })
 }
 
 /// A request of Opsgenie's Alert API. The alias is the incident, so that creating it again only counts.
-fn opsgenie(notice: &Notice) -> Request {
-    let on = |action: &str| Some(format!("/v2/alerts/{}/{action}", path_segment(notice.incident.as_str())));
+fn opsgenie(notice: &Notice, words: &Words) -> Request {
+    let one = notice.first();
+    let on = |action: &str| Some(format!("/v2/alerts/{}/{action}", path_segment(one.told.incident.as_str())));
     let query = Some("identifierType=alias");
     let note = json!({
         "source": "Rebound",
-        "note": shorten(&format!("{}: {}", notice.title, notice.reason), 20_000),
+        "note": shorten(&format!("{}\n{}", words.title, words.body), 20_000),
     });
-    match notice.transition {
+    match one.told.transition {
         Transition::Resolved => Request { path: on("close"), query, body: note },
         Transition::Acknowledged => Request { path: on("acknowledge"), query, body: note },
         Transition::Escalated => Request { path: on("notes"), query, body: note },
         Transition::Raised | Transition::Repeated | Transition::Unacknowledged => {
-            let priority = match notice.severity {
+            let priority = match one.severity {
                 Severity::Critical => "P1",
                 Severity::Warning => "P3",
                 Severity::Info => "P5",
             };
+            let mut details = json!({
+                "alert": one.told.alert,
+                "policy": one.policy,
+                "first_failure_at": format_time(one.first_failure_at),
+            });
+            for (name, value) in &words.own {
+                details[name] = json!(value);
+            }
             let body = json!({
-                "message": shorten(&notice.title, 130),
-                "alias": notice.incident,
-                "description": shorten(&notice.reason, 15_000),
-                "entity": notice.service,
+                "message": shorten(&words.title, 130),
+                "alias": one.told.incident,
+                "description": shorten(&words.body, 15_000),
+                "entity": one.service,
                 "source": "Rebound",
                 "priority": priority,
-                "tags": [notice.severity],
-                "details": {
-                    "alert": notice.alert,
-                    "policy": notice.policy,
-                    "first_failure_at": format_time(notice.first_failure_at),
-                },
+                "tags": [one.severity],
+                "details": details,
             });
             Request { path: Some("/v2/alerts".into()), ..Request::plain(body) }
         }
@@ -270,21 +271,31 @@ fn path_segment(text: &str) -> String {
 /// An alert of Alertmanager's API v2. Its labels are those of the raise for as long as it lasts, and by them
 /// Alertmanager knows it again. It would resolve what it isn't told an end of after five minutes, so a firing alert
 /// ends in a year unless Rebound says sooner.
-fn alertmanager_alert(notice: &Notice) -> Value {
-    let ends = match notice.transition {
-        Transition::Resolved => notice.at,
-        _ => notice.first_failure_at + TimeDelta::days(366),
+fn alertmanager_alert(notice: &Notice, words: &Words) -> Value {
+    let one = notice.first();
+    let ends = match one.told.transition {
+        Transition::Resolved => one.at,
+        _ => one.first_failure_at + TimeDelta::days(366),
     };
+    let mut annotations = json!({ "summary": words.title, "description": shorten(&words.body, 4000) });
+    for (name, value) in &words.own {
+        annotations[name] = json!(value);
+    }
+    let mut labels = json!({
+        "alertname": "ReboundServiceFailed",
+        "service": one.service,
+        "severity": one.severity,
+        "policy": one.policy,
+        "incident": one.told.incident,
+    });
+    if let Some(condition) = &one.condition {
+        labels["alertname"] = json!("ReboundWarning");
+        labels["condition"] = json!(condition);
+    }
     json!({
-        "labels": {
-            "alertname": "ReboundServiceFailed",
-            "service": notice.service,
-            "severity": notice.severity,
-            "policy": notice.policy,
-            "incident": notice.incident,
-        },
-        "annotations": { "summary": notice.title, "description": shorten(&notice.reason, 4000) },
-        "startsAt": format_time(notice.first_failure_at),
+        "labels": labels,
+        "annotations": annotations,
+        "startsAt": format_time(one.first_failure_at),
         "endsAt": format_time(ends),
     })
 }
@@ -294,13 +305,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slack_texts_can_not_mention_anybody() {
-        assert_eq!(slack_text("<!channel> & co"), "&lt;!channel&gt; &amp; co");
-    }
-
-    #[test]
-    fn cards_hold_no_links_and_paths_no_slashes() {
-        assert_eq!(card_text("[x](http://e) <at>all</at>"), r"\[x\](http://e) \<at\>all\</at\>");
+    fn paths_hold_no_slashes() {
         assert_eq!(path_segment("inc/1 ä"), "inc%2F1%20%C3%A4");
     }
 }

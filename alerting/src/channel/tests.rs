@@ -10,45 +10,71 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use rebound_schemas::event::{Severity, Transition};
+use rebound_schemas::event::{Severity, Told, Transition};
 use rebound_schemas::plan::{MailTls, SecretRef};
 use rebound_schemas::{AlertId, IncidentId, PolicyId, ServiceId};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::notify::Member;
 
 pub(super) const LONG: Duration = Duration::from_secs(60);
 
-pub(super) fn notice() -> Notice {
-    Notice {
-        dedup_key: "ntf-abc".into(),
+pub(super) fn member() -> Member {
+    let told = Told {
         alert: AlertId::new("alr-1").unwrap(),
         incident: IncidentId::new("inc-1").unwrap(),
-        channel: ChannelId::new("pager").unwrap(),
         transition: Transition::Raised,
         repeat: 0,
+    };
+    Member {
+        told,
         service: ServiceId::new("api").unwrap(),
+        name: "API gateway".into(),
+        tier: "tier-1".into(),
+        site: "primary".into(),
         policy: PolicyId::new("default").unwrap(),
+        condition: None,
         severity: Severity::Critical,
         title: "api is down\r\nBcc: all@example.com".into(),
         reason: "connection refused <!channel>".into(),
+        by: None,
+        doing: "It runs procedure restart (rec-1, attempt 1).".into(),
+        ask: String::new(),
         first_failure_at: DateTime::from_timestamp(1_772_000_000, 0).unwrap(),
+        recovered_at: None,
         at: DateTime::from_timestamp(1_772_000_030, 0).unwrap(),
+    }
+}
+
+pub(super) fn of(members: Vec<Member>) -> Notice {
+    Notice {
+        dedup_key: "ntf-abc".into(),
+        channel: ChannelId::new("pager").unwrap(),
+        route: None,
         plan: None,
         round: 0,
         over: Default::default(),
-        members: Vec::new(),
+        members,
     }
+}
+
+pub(super) fn notice() -> Notice {
+    of(vec![member()])
 }
 
 pub(super) fn plain(text: &str) -> SecretRef {
     SecretRef::Plain(text.into())
 }
 
-pub(super) fn channel(kind: ChannelKind, timeout: Duration, attempts: u32) -> Result<Channel, ChannelError> {
+pub(super) fn configured(kind: ChannelKind, timeout: Duration, attempts: u32) -> plan::Channel {
     let id = ChannelId::new("pager").unwrap();
-    let made = Channel::new(&plan::Channel { id, kind, timeout, attempts })?;
+    plan::Channel { id, kind, timeout, attempts, rate: None, templates: plan::Templates::default() }
+}
+
+pub(super) fn channel(kind: ChannelKind, timeout: Duration, attempts: u32) -> Result<Channel, ChannelError> {
+    let made = Channel::new(&configured(kind, timeout, attempts), &kafka::unconnected)?;
     Ok(made.with_first_wait(Duration::from_millis(1)))
 }
 
@@ -128,7 +154,14 @@ async fn slack_gets_its_own_shape_and_no_signature() {
     let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert!(json["text"].as_str().unwrap().starts_with("api is down"));
     assert_eq!(json["attachments"][0]["color"], "danger");
-    assert_eq!(json["attachments"][0]["text"], "connection refused &lt;!channel&gt;");
+    let text = json["attachments"][0]["text"].as_str().unwrap();
+    assert!(
+        text.starts_with(
+            "What:    connection refused &lt;!channel&gt;\nWhere:   API gateway (api), tier-1, at primary\n"
+        ),
+        "{text}"
+    );
+    assert!(!json.to_string().contains("<!"), "{json}");
 }
 
 #[tokio::test]
@@ -234,7 +267,7 @@ async fn missing_secrets_are_named_by_place() {
 }
 
 /// A relay that takes mail, or answers `refusal` to `RCPT` for the first `refusals` times; gives what it was told.
-async fn relay(refusal: &'static str, refusals: usize) -> (String, Arc<Mutex<Vec<String>>>) {
+pub(super) async fn relay(refusal: &'static str, refusals: usize) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = listener.local_addr().unwrap().to_string();
     let told = Arc::new(Mutex::new(Vec::new()));
@@ -340,7 +373,7 @@ id = "api"
 tcp = "127.0.0.1:1"
 "#
     );
-    let channels = Channels::new(&Plan::parse(&text, "plan.toml").unwrap()).unwrap();
+    let channels = Channels::new(&Plan::parse(&text, "plan.toml").unwrap(), &kafka::unconnected).unwrap();
     let event = channels.deliver(&notice()).await;
     assert_eq!((event.kind().as_str(), event.id.as_str()), ("notification.sent", "ntf-abc:sent"));
     assert_eq!(rebound_schemas::decode(&rebound_schemas::encode(&event)), Ok(event));

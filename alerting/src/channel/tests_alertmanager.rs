@@ -8,8 +8,9 @@ use rebound_schemas::event::Transition;
 use rebound_schemas::plan::ChannelKind;
 use serde_json::Value;
 
-use super::tests::{LONG, channel, notice, plain};
-use super::{Delivery, Notice};
+use super::Delivery;
+use super::tests::{LONG, channel, member, of, plain};
+use crate::notify::Member;
 
 struct Server(Child);
 
@@ -63,14 +64,15 @@ async fn a_real_alertmanager_raises_once_and_resolves() {
     let kind = ChannelKind::Alertmanager { url: plain(&url), allow_private: true };
     let channel = channel(kind, LONG, 3).unwrap();
     let now = Utc::now();
-    let raised = Notice { first_failure_at: now - TimeDelta::seconds(60), at: now, ..notice() };
+    let raised = of(vec![Member { first_failure_at: now - TimeDelta::seconds(60), at: now, ..member() }]);
     for _ in 0..2 {
         assert_eq!(channel.deliver(&raised).await, Delivery::Sent { attempt: 1 });
     }
     let found = firing(&url, 1).await;
     assert_eq!(found[0]["labels"]["incident"], "inc-1");
     assert_eq!(found[0]["labels"]["severity"], "critical");
-    let resolved = Notice { transition: Transition::Resolved, ..raised };
+    let mut resolved = raised;
+    resolved.members[0].told.transition = Transition::Resolved;
     assert_eq!(channel.deliver(&resolved).await, Delivery::Sent { attempt: 1 });
     firing(&url, 0).await;
 }

@@ -8,7 +8,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use rebound_schemas::plan::MailTls;
 use serde_json::{Value, json};
 
-use super::tests::{LONG, notice};
+use super::tests::{LONG, configured, notice};
 use super::*;
 
 /// Debian's Python, whose packages `.ci/run` installs.
@@ -86,7 +86,7 @@ fn mail(port: u64, tls: MailTls, ca_file: Option<String>) -> Channel {
         user: Some("me".into()),
         password: Some(SecretRef::Plain("hunter2".into())),
     };
-    Channel::new(&plan::Channel { id: ChannelId::new("mail").unwrap(), kind, timeout: LONG, attempts: 3 }).unwrap()
+    Channel::new(&configured(kind, LONG, 3), &super::kafka::unconnected).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,12 +2,13 @@
 
 use rebound_schemas::event::{Severity, Told, Transition};
 use rebound_schemas::plan::{ChannelKind, SecretRef};
-use rebound_schemas::{AlertId, IncidentId, PolicyId, ServiceId};
+use rebound_schemas::{AlertId, IncidentId, ServiceId};
 use serde_json::{Value, json};
 
 use super::request::{Request, Shape, requests};
 use super::secret::Secret;
-use super::tests::{LONG, Script, channel, notice, plain};
+use super::tests::{LONG, Script, channel, configured, member, notice, of, plain};
+use super::words::Speech;
 use super::{Delivery, Notice};
 use crate::notify::Member;
 
@@ -16,12 +17,14 @@ fn key() -> Secret {
 }
 
 fn told(transition: Transition) -> Notice {
-    Notice { transition, title: "api has failed".into(), reason: "connection refused".into(), ..notice() }
+    let mut one = member();
+    one.told.transition = transition;
+    of(vec![Member { title: "api has failed".into(), reason: "connection refused".into(), ..one }])
 }
 
 /// A group's message: api was raised, db resolved.
 fn group() -> Notice {
-    let member = |n: u32, service: &str, transition| Member {
+    let of_two = |n: u32, service: &str, transition| Member {
         told: Told {
             alert: AlertId::new(&format!("alr-{n}")).unwrap(),
             incident: IncidentId::new(&format!("inc-{n}")).unwrap(),
@@ -29,19 +32,28 @@ fn group() -> Notice {
             repeat: 0,
         },
         service: ServiceId::new(service).unwrap(),
-        policy: PolicyId::new("default").unwrap(),
         severity: Severity::Warning,
         title: format!("{service} {transition}"),
-        reason: "refused".into(),
-        first_failure_at: notice().first_failure_at,
-        at: notice().at,
+        ..member()
     };
-    let members = vec![member(1, "api", Transition::Raised), member(2, "db", Transition::Resolved)];
-    Notice { members, ..told(Transition::Raised) }
+    of(vec![of_two(1, "api", Transition::Raised), of_two(2, "db", Transition::Resolved)])
+}
+
+fn speaking(kind: &Shape) -> Speech {
+    let kind = match kind {
+        Shape::Slack => ChannelKind::Slack { url: plain("x"), allow_private: true },
+        Shape::Teams => ChannelKind::Teams { url: plain("x"), allow_private: true },
+        _ => ChannelKind::Log,
+    };
+    Speech::of(&configured(kind, LONG, 1))
+}
+
+fn all(shape: &Shape, notice: &Notice) -> Vec<Request> {
+    requests(shape, &speaking(shape), notice)
 }
 
 fn only(shape: &Shape, notice: &Notice) -> Request {
-    let mut all = requests(shape, notice);
+    let mut all = all(shape, notice);
     assert_eq!(all.len(), 1);
     all.remove(0)
 }
@@ -62,6 +74,7 @@ fn pagerduty_is_sent_events_of_its_api_v2() {
             "component": "api",
             "class": "default",
             "custom_details": {
+                "text": told(Transition::Raised).body(),
                 "reason": "connection refused",
                 "transition": "raised",
                 "alert": "alr-1",
@@ -81,10 +94,10 @@ fn pagerduty_is_sent_events_of_its_api_v2() {
         assert_eq!(only(&shape, &told(transition)).body["event_action"], action);
     }
     for severity in Severity::ALL {
-        let body = only(&shape, &Notice { severity: *severity, ..notice() }).body;
+        let body = only(&shape, &of(vec![Member { severity: *severity, ..member() }])).body;
         assert!(["critical", "error", "warning", "info"].contains(&body["payload"]["severity"].as_str().unwrap()));
     }
-    let both = requests(&shape, &group());
+    let both = all(&shape, &group());
     let said: Vec<_> = both.iter().map(|r| (r.body["dedup_key"].clone(), r.body["event_action"].clone())).collect();
     assert_eq!(said, [(json!("inc-1"), json!("trigger")), (json!("inc-2"), json!("resolve"))]);
 }
@@ -97,7 +110,7 @@ fn opsgenie_is_sent_alerts_by_alias() {
     let want = json!({
         "message": "api has failed",
         "alias": "inc-1",
-        "description": "connection refused",
+        "description": told(Transition::Raised).body(),
         "entity": "api",
         "source": "Rebound",
         "priority": "P1",
@@ -113,7 +126,7 @@ fn opsgenie_is_sent_alerts_by_alias() {
         assert_eq!(request.query, Some("identifierType=alias"));
         assert_eq!(request.body["source"], "Rebound");
     }
-    let long = Notice { title: "x".repeat(500), ..notice() };
+    let long = of(vec![Member { title: "x".repeat(500), ..member() }]);
     assert!(only(&shape, &long).body["message"].as_str().unwrap().chars().count() <= 130);
 }
 
@@ -149,13 +162,13 @@ fn a_late_retry_opens_nothing_again() {
     let over = [AlertId::new("alr-1").unwrap(), AlertId::new("alr-2").unwrap()].into();
     let late = Notice { over, round: 1, ..group() };
     for shape in [Shape::PagerDuty(key()), Shape::Opsgenie(key())] {
-        let left = requests(&shape, &late);
+        let left = all(&shape, &late);
         assert_eq!(left.len(), 1, "the resolve of db, and not the raise of api: {left:?}");
     }
     assert_eq!(only(&Shape::Alertmanager, &late).body[0]["labels"]["service"], "db");
     let raise = Notice { over: late.over.clone(), ..told(Transition::Raised) };
-    assert_eq!(requests(&Shape::Alertmanager, &raise), []);
-    assert_eq!(requests(&Shape::Slack, &raise).len(), 1, "people are told what they missed");
+    assert_eq!(all(&Shape::Alertmanager, &raise), []);
+    assert_eq!(all(&Shape::Slack, &raise).len(), 1, "people are told what they missed");
 }
 
 #[test]
@@ -217,7 +230,7 @@ async fn a_program_reads_the_notice_and_its_exit_code_counts() {
     let Delivery::Failed { attempts: 1, error } = refused.deliver(&notice()).await else { panic!("it was taken") };
     assert_eq!(error, "/bin/sh exited with 3: no pager");
     // It never reads, and what it is told is more than a pipe holds.
-    let long = Notice { reason: "x".repeat(1 << 20), ..notice() };
+    let long = of(vec![Member { reason: "x".repeat(1 << 20), ..member() }]);
     assert_eq!(program("exit 0", LONG).deliver(&long).await, Delivery::Sent { attempt: 1 });
     let hangs = program("while :; do :; done", std::time::Duration::from_millis(200));
     let Delivery::Failed { error, .. } = hangs.deliver(&notice()).await else { panic!("it was taken") };

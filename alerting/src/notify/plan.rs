@@ -3,12 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use rebound_schemas::event::{NotificationPlanned, Told, Transition};
+use rebound_schemas::event::{NotificationPlanned, Severity, Told, Transition};
 use rebound_schemas::plan::ChannelKind;
-use rebound_schemas::{AlertId, ChannelId, Event, EventId, ServiceId, Source};
+use rebound_schemas::{AlertId, ChannelId, Event, EventId, IncidentId, ServiceId, Source};
 
 use super::{Alert, Notifier, Progress, Way, digest_key};
 use crate::SOURCE;
+
+/// Changes that one message tells at most: what would not fit into an event is told in several.
+const MOST_MEMBERS: usize = 500;
+
+/// A page of the highest severity waits for its channel's rate no longer than this.
+const PATIENCE: TimeDelta = TimeDelta::seconds(30);
 
 /// What [`Notifier::plan`] answers.
 #[derive(Debug, Default)]
@@ -29,8 +35,20 @@ impl Planned {
 #[derive(Debug, Default)]
 struct Waiting<'a> {
     changes: Vec<(DateTime<Utc>, &'a AlertId, Told)>,
+    route: Option<&'a str>,
     wait: TimeDelta,
     interval: TimeDelta,
+}
+
+/// A message whose time has come.
+#[derive(Debug)]
+struct Candidate<'a> {
+    channel: &'a ChannelId,
+    group: Option<&'a str>,
+    route: Option<&'a str>,
+    /// Its first change.
+    since: DateTime<Utc>,
+    members: Vec<Told>,
 }
 
 fn delta(duration: std::time::Duration) -> TimeDelta {
@@ -52,7 +70,7 @@ impl Notifier {
     ) -> Planned {
         let mut planned = Planned::default();
         let mut groups: BTreeMap<(&str, &ChannelId), Waiting<'_>> = BTreeMap::new();
-        let mut single = Vec::new();
+        let mut candidates: Vec<Candidate<'_>> = Vec::new();
         for (id, alert) in self.alerts.iter().filter(|(_, alert)| mine(&alert.service)) {
             let quiet = quiet(&alert.service);
             for (channel, way) in alert.audience() {
@@ -71,14 +89,22 @@ impl Notifier {
                     Some((group, grouping)) => {
                         let waiting = groups.entry((group, channel)).or_default();
                         (waiting.wait, waiting.interval) = (delta(grouping.wait), delta(grouping.interval));
+                        waiting.route = way.and_then(|way| way.route.as_deref());
                         waiting.changes.extend(changes.into_iter().map(|(at, told)| (at, id, told)));
                     }
-                    // One after the other, each by itself.
-                    None => single.extend(changes.into_iter().take(1).map(|(_, told)| (channel, None, vec![told]))),
+                    None => {
+                        let route = way.and_then(|way| way.route.as_deref());
+                        let Some((since, _)) = changes.first() else { continue };
+                        let since = *since;
+                        // One after the other, each by itself; what waits for a token is told in one.
+                        let most = if self.rate(channel).is_some() { changes.len() } else { 1 };
+                        let members = changes.into_iter().take(most).map(|(_, told)| told).collect();
+                        candidates.push(Candidate { channel, group: None, route, since, members });
+                    }
                 }
             }
             if !quiet {
-                single.extend(self.steps(id, alert, now, &mut planned));
+                candidates.extend(self.steps(id, alert, now, &mut planned));
             }
         }
         for ((group, channel), mut waiting) in groups {
@@ -91,25 +117,107 @@ impl Notifier {
                 continue;
             }
             waiting.changes.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
-            let members = waiting.changes.into_iter().map(|(.., told)| told).collect();
-            single.push((channel, Some(group), members));
+            let members: Vec<Told> = waiting.changes.into_iter().map(|(.., told)| told).collect();
+            let (group, route) = (Some(group), waiting.route);
+            let parts = members.chunks(MOST_MEMBERS);
+            candidates.extend(parts.map(|part| Candidate {
+                channel,
+                group,
+                route,
+                since: first,
+                members: part.to_vec(),
+            }));
         }
         let mut keys = BTreeSet::new();
-        for (channel, group, members) in single {
-            let dedup_key = digest_key(&members, channel);
-            let Some(alert) = members.first().and_then(|told| self.alerts.get(&told.alert)) else { continue };
-            if !keys.insert(dedup_key.clone()) {
-                continue;
-            }
-            let (subject, version) = (alert.service.clone(), alert.plan.clone());
-            let id = EventId::derive(&dedup_key, "planned");
-            let (channel, group) = (channel.clone(), group.map(str::to_owned));
-            let data = NotificationPlanned { dedup_key, channel, group, members };
-            let source = Source::new(SOURCE).expect("the source's name follows the rule for sources");
-            planned.events.push(Event { id, source, subject, occurred_at: now, plan: version, data: data.into() });
+        for candidate in self.limited(candidates, now, &mut planned) {
+            let event = self.message(candidate, now);
+            planned.events.extend(event.filter(|(key, _)| keys.insert(key.clone())).map(|(_, event)| event));
         }
         planned.events.sort_by(|a, b| a.id.cmp(&b.id));
         planned
+    }
+
+    /// What a channel's rate lets go out now.
+    ///
+    /// | messages whose time has come | tokens | go out |
+    /// |---|---|---|
+    /// | no more than tokens | | each by itself |
+    /// | more | some | the oldest by themselves, the rest in one message with the last token |
+    /// | some | none | nothing; with a critical page among them that has waited for [`PATIENCE`], all in one |
+    ///
+    /// So nothing is dropped, and a page of the highest severity is put off by half a minute at most.
+    fn limited<'a>(
+        &self,
+        candidates: Vec<Candidate<'a>>,
+        now: DateTime<Utc>,
+        planned: &mut Planned,
+    ) -> Vec<Candidate<'a>> {
+        let mut out = Vec::new();
+        let mut limited: BTreeMap<&ChannelId, Vec<Candidate<'a>>> = BTreeMap::new();
+        for candidate in candidates {
+            match self.rate(candidate.channel) {
+                Some(_) => limited.entry(candidate.channel).or_default().push(candidate),
+                None => out.push(candidate),
+            }
+        }
+        for (channel, mut waiting) in limited {
+            let Some(rate) = self.rate(channel) else { continue };
+            let bucket = self.buckets.get(channel).cloned().unwrap_or_default();
+            let tokens = bucket.tokens(now, rate);
+            if waiting.len() <= tokens {
+                out.extend(waiting);
+                continue;
+            }
+            if tokens == 0 {
+                let pages = waiting.iter().filter(|candidate| self.is_urgent(candidate));
+                let patience = pages.filter_map(|page| page.since.checked_add_signed(PATIENCE)).min();
+                let at = patience.into_iter().chain([bucket.next(now, rate)]).min().unwrap_or(now);
+                if at > now {
+                    planned.look_at(at);
+                    continue;
+                }
+            }
+            waiting.sort_by(|a, b| (a.since, &a.members).cmp(&(b.since, &b.members)));
+            let rest = waiting.split_off(tokens.saturating_sub(1));
+            out.extend(waiting);
+            out.extend(together(channel, rest));
+        }
+        out
+    }
+
+    /// Somebody is to be woken by it.
+    fn is_urgent(&self, candidate: &Candidate<'_>) -> bool {
+        candidate.members.iter().any(|told| {
+            let wakes =
+                matches!(told.transition, Transition::Raised | Transition::Escalated | Transition::Unacknowledged);
+            wakes && self.alerts.get(&told.alert).is_some_and(|alert| alert.severity == Severity::Critical)
+        })
+    }
+
+    /// The `notification.planned` of a message, with its key.
+    fn message(&self, candidate: Candidate<'_>, now: DateTime<Utc>) -> Option<(String, Event)> {
+        let Candidate { channel, group, route, members, .. } = candidate;
+        let dedup_key = digest_key(&members, channel);
+        let alert = members.first().and_then(|told| self.alerts.get(&told.alert))?;
+        let incidents: BTreeSet<&IncidentId> = members.iter().map(|told| &told.incident).collect();
+        let recoveries = incidents.into_iter().filter_map(|incident| self.standings.of(incident)).cloned().collect();
+        let data = NotificationPlanned {
+            dedup_key: dedup_key.clone(),
+            channel: channel.clone(),
+            group: group.map(str::to_owned),
+            route: route.map(str::to_owned),
+            recoveries,
+            members,
+        };
+        let event = Event {
+            id: EventId::derive(&dedup_key, "planned"),
+            source: Source::new(SOURCE).expect("the source's name follows the rule for sources"),
+            subject: alert.service.clone(),
+            occurred_at: now,
+            plan: alert.plan.clone(),
+            data: data.into(),
+        };
+        Some((dedup_key, event))
     }
 
     /// What has changed since the channel was last told, oldest first.
@@ -179,13 +287,13 @@ impl Notifier {
         alert: &'a Alert,
         now: DateTime<Utc>,
         planned: &mut Planned,
-    ) -> Vec<(&'a ChannelId, Option<&'a str>, Vec<Told>)> {
-        let mut due = Vec::new();
+    ) -> Vec<Candidate<'a>> {
+        let mut due: Vec<Candidate<'a>> = Vec::new();
         if alert.resolved_at.is_some() || self.acknowledged.contains(&alert.incident) {
             return due;
         }
-        let steps = alert.ways.iter().flat_map(|way| &way.escalation);
-        for (number, step) in (1..).zip(steps) {
+        let steps = alert.ways.iter().flat_map(|way| way.escalation.iter().map(move |step| (way, step)));
+        for (number, (way, step)) in (1..).zip(steps) {
             let Some(at) = alert.raised_at.checked_add_signed(delta(step.after)) else { continue };
             if at > now {
                 planned.look_at(at);
@@ -197,13 +305,25 @@ impl Notifier {
                 // A channel that is about to hear of the raise hears of that first.
                 let raise = alert.ways.iter().any(|way| way.channels.contains(channel))
                     && !told.is_some_and(|told| told.raised);
-                if !waits && !raise && !due.iter().any(|(other, ..)| *other == channel) {
-                    due.push((channel, None, vec![alert.told(id, Transition::Unacknowledged, number)]));
+                if !waits && !raise && !due.iter().any(|other| other.channel == channel) {
+                    let members = vec![alert.told(id, Transition::Unacknowledged, number)];
+                    due.push(Candidate { channel, group: None, route: way.route.as_deref(), since: at, members });
                 }
             }
         }
         due
     }
+}
+
+/// Several messages in one.
+fn together<'a>(channel: &'a ChannelId, candidates: Vec<Candidate<'a>>) -> Vec<Candidate<'a>> {
+    let Some(first) = candidates.first() else { return Vec::new() };
+    let (group, route, since) = (first.group, first.route, first.since);
+    let group = group.filter(|group| candidates.iter().all(|other| other.group == Some(group)));
+    let route = route.filter(|route| candidates.iter().all(|other| other.route == Some(route)));
+    let members: Vec<Told> = candidates.into_iter().flat_map(|candidate| candidate.members).collect();
+    let parts = members.chunks(MOST_MEMBERS);
+    parts.map(|part| Candidate { channel, group, route, since, members: part.to_vec() }).collect()
 }
 
 impl Alert {

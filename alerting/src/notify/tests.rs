@@ -91,7 +91,7 @@ fn plan(notifier: &mut Notifier, second: i64, quiet: bool) -> Option<DateTime<Ut
 fn tell(notifier: &mut Notifier, second: i64) -> Vec<(Transition, u32)> {
     let due = due(notifier, second);
     due.iter().for_each(|notice| notifier.fold(&notice.sent(1, at(second))));
-    due.iter().map(|notice| (notice.transition, notice.repeat)).collect()
+    due.iter().map(|notice| (notice.first().told.transition, notice.first().told.repeat)).collect()
 }
 
 #[test]
@@ -102,9 +102,9 @@ fn a_raise_is_told_once_and_then_its_resolve() {
     let due = notifier.due();
     assert_eq!(due.len(), 1, "quiet holds for repeats only: what was raised is told");
     assert_eq!(due, notifier.due(), "due until it is settled");
-    assert_eq!((due[0].title.as_str(), due[0].reason.as_str()), ("db has failed", "refused"));
+    assert_eq!((due[0].title(), due[0].reason()), ("db has failed at primary".into(), "refused".into()));
     notifier.fold(&resolved(110));
-    assert_eq!(self::due(&mut notifier, 110)[0].transition, Transition::Raised, "in order");
+    assert_eq!(self::due(&mut notifier, 110)[0].first().told.transition, Transition::Raised, "in order");
     assert_eq!(tell(&mut notifier, 110), [(Transition::Raised, 0)]);
     assert_eq!(tell(&mut notifier, 110), [(Transition::Resolved, 0)]);
     for again in [raised(100), resolved(110), due[0].sent(1, at(110))] {
@@ -164,7 +164,8 @@ fn an_escalation_is_told_whichever_topic_is_folded_first() {
         order.into_iter().for_each(|event| notifier.fold(event));
         assert_eq!(tell(&mut notifier, 130), [(Transition::Raised, 0)]);
         let due = due(&mut notifier, 130);
-        assert_eq!((due[0].transition, due[0].reason.as_str()), (Transition::Escalated, "gave up"));
+        let said = (due[0].first().told.transition, due[0].reason());
+        assert_eq!(said, (Transition::Escalated, "gave up; it had failed by: refused".into()));
         assert_eq!(tell(&mut notifier, 130).len(), 1);
         notifier.fold(&escalated);
         assert!(tell(&mut notifier, 131).is_empty());

@@ -16,6 +16,8 @@ kind = "log"
 [[channel]]
 id = "boss"
 kind = "log"
+rate = "3/min"
+burst = 2
 [[policy]]
 id = "default"
 repeat = "60s"
@@ -255,7 +257,7 @@ fn a_group_waits_and_then_tells_all_that_changed() {
     world.second = 1005;
     world.act(&Act::Deliver { taken: true, acknowledged: true });
     let notice = world.received.values().next().unwrap().clone();
-    assert_eq!(notice.title, "2 changes: a has failed, b has failed");
+    assert_eq!(notice.title(), "2 have failed at primary: a, b");
     assert_eq!(notice.members.len(), 2);
     world.second = 1010;
     world.act(&Act::Resolve(0));
@@ -277,7 +279,11 @@ fn nobody_taking_an_incident_calls_the_next_and_an_acknowledgement_stops_that() 
         world.act(&Act::Deliver { taken: true, acknowledged: true });
         let boss: Vec<_> = world.received.values().filter(|notice| notice.channel.as_str() == "boss").collect();
         assert_eq!(boss.len(), usize::from(!acknowledged));
-        assert!(boss.iter().all(|notice| notice.transition == Transition::Unacknowledged && notice.repeat == 1));
+        assert!(
+            boss.iter()
+                .map(|notice| &notice.first().told)
+                .all(|told| told.transition == Transition::Unacknowledged && told.repeat == 1)
+        );
     }
 }
 

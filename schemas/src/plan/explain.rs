@@ -109,6 +109,15 @@ impl Plan {
         for told in self.explain_routes() {
             line(format_args!("{told}"));
         }
+        for channel in self.channels.values() {
+            if let Some(rate) = &channel.rate {
+                line(format_args!(
+                    "channel {} takes {}; what is more waits and is told in one message, critical alerts within 30s",
+                    channel.id,
+                    rate.explain()
+                ));
+            }
+        }
         for site in self.sites.values() {
             let (time, share) = (words(site.recovery_time), site.capacity * 100.0);
             line(format_args!(

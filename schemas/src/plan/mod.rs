@@ -12,15 +12,18 @@ mod inputs;
 mod model;
 mod order;
 mod protect;
+mod rate;
 mod read;
 mod read_channel;
 mod read_probe;
 mod read_procedure;
+mod read_template;
 mod read_validation;
 mod reader;
 mod relations;
 mod route;
 mod section;
+mod template;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -39,9 +42,11 @@ pub use error::{PlanError, PlanErrors};
 pub use inputs::{MOST_INPUT_BYTES, check_input};
 pub use model::*;
 pub use protect::{Group, Maintenance, Times};
+pub use rate::Rate;
 pub use reader::nearest;
 pub use relations::MOST_STEPS;
 pub use route::{EscalationStep, GroupBy, Grouping, Route};
+pub use template::{Change, Escape, MAX_OUTPUT_BYTES, Template, TemplateError, Templates, Variables};
 pub use when::{When, name_in_conditions};
 
 use crate::event::Severity;
@@ -49,6 +54,9 @@ use crate::ids::{PlanVersion, ProbeId, ServiceId};
 use read::{DEFAULT_CHANNEL, DEFAULT_POLICY, DEFAULT_SITE, DEFAULT_TIER, Reading, by_id, literal, probe_names};
 use reader::{Names, Reader};
 use section::Section;
+
+/// Gives the text of a file, by its absolute path, or says why it can't be read.
+pub type Files<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 
 impl Plan {
     /// Reads a plan in which every path is absolute. `file` names the text in faults.
@@ -65,6 +73,15 @@ impl Plan {
     /// # Errors
     /// Every fault of the text, by line.
     pub fn parse_in(text: &str, file: &str, base: &str) -> Result<Self, PlanErrors> {
+        Self::parse_with(text, file, base, &|_| Err("no files are read here".to_owned()))
+    }
+
+    /// As [`Plan::parse_in`]; `files` gives the text of a file that the plan names (a message's template), by its
+    /// absolute path.
+    ///
+    /// # Errors
+    /// Every fault of the text and of those files, by line.
+    pub fn parse_with(text: &str, file: &str, base: &str, files: Files<'_>) -> Result<Self, PlanErrors> {
         let reader = Reader::new(text, file);
         let (document, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
@@ -74,13 +91,13 @@ impl Plan {
             }
             return Err(reader.into_errors());
         }
-        let plan = read_plan(&Section::new(&reader, String::new(), 0, document.get_ref()), text, base);
+        let plan = read_plan(&Section::new(&reader, String::new(), 0, document.get_ref()), text, base, files);
         // What could not be read is missing from the plan, and has left a fault.
         reader.finish().map(|()| plan)
     }
 }
 
-fn read_plan(root: &Section<'_>, text: &str, base: &str) -> Plan {
+fn read_plan(root: &Section<'_>, text: &str, base: &str, files: Files<'_>) -> Plan {
     let reader = root.reader;
     let or_default = |mut names: Names, default: &str| {
         if names.is_empty() {
@@ -93,6 +110,7 @@ fn read_plan(root: &Section<'_>, text: &str, base: &str) -> Plan {
     let mut reading = Reading {
         reader,
         base,
+        files,
         allow: Vec::new(),
         sites: or_default(root.names("site", "site"), DEFAULT_SITE),
         tiers: or_default(root.names("tier", "tier"), DEFAULT_TIER),

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::condition::{Condition, DegradedAs};
 use super::protect::{Group, Maintenance};
+use super::rate::Rate;
+use super::template::Templates;
 use super::when::When;
 use crate::event::{BackupKind, CheckCategory, Outcome, RecoveryMethod, Severity, TriggerMode};
 use crate::ids::{ChannelId, DrillId, PlanVersion, PolicyId, ProbeId, ProcedureId, ServiceId, SiteId, StepId, TierId};
@@ -396,6 +398,10 @@ pub struct Channel {
     pub timeout: Duration,
     /// Attempts at most, with doubling back-off between them.
     pub attempts: u32,
+    /// Messages that it takes; no limit without it.
+    pub rate: Option<Rate>,
+    /// Its own words.
+    pub templates: Templates,
 }
 
 /// What a channel is.
@@ -454,6 +460,15 @@ pub enum ChannelKind {
         /// The program and its arguments.
         argv: Vec<String>,
     },
+    /// A record on a Kafka topic.
+    Kafka {
+        /// The topic.
+        topic: String,
+        /// `host:port`, separated by commas; the pipeline's own without it.
+        brokers: Option<String>,
+        /// librdkafka's settings, over the pipeline's where it has no brokers of its own.
+        properties: BTreeMap<String, SecretRef>,
+    },
     /// A mail by SMTP.
     Email {
         /// `host:port` of the relay.
@@ -487,6 +502,7 @@ impl ChannelKind {
             Self::Opsgenie { .. } => "opsgenie",
             Self::Alertmanager { .. } => "alertmanager",
             Self::Command { .. } => "command",
+            Self::Kafka { .. } => "kafka",
             Self::Email { .. } => "email",
             Self::Log => "log",
         }
@@ -497,6 +513,16 @@ impl ChannelKind {
     pub fn keeps_alerts(&self) -> bool {
         matches!(self, Self::PagerDuty { .. } | Self::Opsgenie { .. } | Self::Alertmanager { .. })
     }
+}
+
+/// Whether a setting of librdkafka's holds a secret, by its name. Locations of keys may be shown.
+#[must_use]
+pub fn sounds_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    !key.ends_with(".location")
+        && ["password", "secret", "key", "token", "jaas", "credential", "sasl.oauthbearer.config"]
+            .iter()
+            .any(|word| key.contains(word))
 }
 
 /// How an SMTP connection is protected.

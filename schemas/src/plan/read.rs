@@ -55,6 +55,8 @@ pub(super) struct Reading<'a> {
     pub(super) reader: &'a Reader<'a>,
     /// The plan's folder, which `./…` paths are relative to.
     pub(super) base: &'a str,
+    /// Reads the files that the plan names.
+    pub(super) files: super::Files<'a>,
     pub(super) allow: Vec<String>,
     pub(super) sites: Names,
     pub(super) tiers: Names,

@@ -1,13 +1,16 @@
 //! Notification channels as the plan writes them. What is secret may not stand in the plan: it is named by
 //! `{ env = "…" }` or `{ file = "…" }`.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::model::{Channel, ChannelKind, MailTls, SecretRef};
+use super::model::{Channel, ChannelKind, MailTls, SecretRef, sounds_secret};
+use super::rate;
 use super::read::{DEFAULT_CHANNEL, Reading, literal};
 use super::read_probe::{check_address, check_url};
 use super::section::Section;
+use super::template::Templates;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const ATTEMPTS: u32 = 5;
@@ -21,6 +24,7 @@ enum Kind {
     Opsgenie,
     Alertmanager,
     Command,
+    Kafka,
     Email,
     Log,
 }
@@ -30,7 +34,7 @@ const PAGERDUTY: &str = "https://events.pagerduty.com/v2/enqueue";
 /// Opsgenie's API (US); `https://api.eu.opsgenie.com` is the European one.
 const OPSGENIE: &str = "https://api.opsgenie.com";
 
-const KINDS: [(&str, Kind); 9] = [
+const KINDS: [(&str, Kind); 10] = [
     ("webhook", Kind::Webhook),
     ("slack", Kind::Slack),
     ("teams", Kind::Teams),
@@ -38,6 +42,7 @@ const KINDS: [(&str, Kind); 9] = [
     ("opsgenie", Kind::Opsgenie),
     ("alertmanager", Kind::Alertmanager),
     ("command", Kind::Command),
+    ("kafka", Kind::Kafka),
     ("email", Kind::Email),
     ("log", Kind::Log),
 ];
@@ -46,7 +51,14 @@ const TLS: [(&str, MailTls); 3] =
 
 /// The channel of a plan that declares none: Rebound's own log.
 pub(super) fn default_channel() -> Channel {
-    Channel { id: literal(DEFAULT_CHANNEL), kind: ChannelKind::Log, timeout: TIMEOUT, attempts: ATTEMPTS }
+    Channel {
+        id: literal(DEFAULT_CHANNEL),
+        kind: ChannelKind::Log,
+        timeout: TIMEOUT,
+        attempts: ATTEMPTS,
+        rate: None,
+        templates: Templates::default(),
+    }
 }
 
 impl<'a> Reading<'a> {
@@ -56,6 +68,7 @@ impl<'a> Reading<'a> {
         section.required("kind", "kind = \"webhook\", \"slack\", \"pagerduty\", \"email\", \"log\"…");
         let timeout = section.duration("timeout").unwrap_or(TIMEOUT);
         let attempts = section.count("attempts", 1, 100).unwrap_or(ATTEMPTS);
+        let rate = rate::read(section);
         let kind = section.word("kind", &KINDS)?;
         let (what, kind) = match kind {
             Kind::Webhook => ("a webhook channel", self.webhook(section)),
@@ -88,11 +101,13 @@ impl<'a> Reading<'a> {
                 let argv = self.argv(section, "command");
                 ("a command channel", argv.map(|argv| ChannelKind::Command { argv }))
             }
+            Kind::Kafka => ("a kafka channel", self.kafka(section)),
             Kind::Email => ("an email channel", self.email(section)),
             Kind::Log => ("a log channel", Some(ChannelKind::Log)),
         };
+        let templates = self.templates(section, kind.as_ref().map(ChannelKind::as_str));
         section.finish(what);
-        Some(Channel { id: id?, kind: kind?, timeout, attempts })
+        Some(Channel { id: id?, kind: kind?, timeout, attempts, rate, templates })
     }
 
     fn webhook(&self, section: &Section<'a>) -> Option<ChannelKind> {
@@ -136,6 +151,36 @@ impl<'a> Reading<'a> {
             check_url(section, key, text);
         }
         url
+    }
+
+    fn kafka(&self, section: &Section<'a>) -> Option<ChannelKind> {
+        section.required("topic", "topic = \"…\", where its messages go");
+        let topic = section.text("topic").filter(|topic| {
+            let letters = topic.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+            let good = letters && (1..=249).contains(&topic.len()) && topic != "." && topic != "..";
+            if !good {
+                let remedy = "write up to 249 letters, digits, \".\", \"_\" and \"-\"";
+                section.fault("topic", format!("{topic:?} is not a topic's name"), remedy);
+            }
+            good
+        });
+        let brokers = section.words("brokers");
+        for broker in brokers.iter().flat_map(|brokers| brokers.split(',')) {
+            if !check_address(section, "brokers", broker.trim()) {
+                break;
+            }
+        }
+        let mut properties = BTreeMap::new();
+        if section.has("properties")
+            && let Some(table) = section.section("properties")
+        {
+            for key in table.keys() {
+                let value =
+                    if sounds_secret(&key) { self.secret(&table, &key) } else { self.maybe_secret(&table, &key) };
+                properties.extend(value.map(|value| (key, value)));
+            }
+        }
+        Some(ChannelKind::Kafka { topic: topic?, brokers, properties })
     }
 
     fn email(&self, section: &Section<'a>) -> Option<ChannelKind> {
@@ -192,6 +237,7 @@ impl<'a> Reading<'a> {
             drop(section.text(key));
             let owner = section.raw_text("id").unwrap_or_default();
             let name: String = format!("{owner}_{key}").chars().map(variable_character).collect();
+            let name = name.trim_start_matches('_');
             let remedy = format!("write {key} = {{ env = \"{name}\" }} or {{ file = \"/run/secrets/{key}\" }}");
             section.fault(key, "is a secret, which must not stand in the plan", remedy);
             return None;

@@ -61,8 +61,17 @@ impl<'a> Reader<'a> {
         self.push(self.line_of(key), key, message.into(), remedy.into());
     }
 
+    /// Notes a fault of another file that a key names.
+    pub(super) fn fault_in(&self, file: &str, line: usize, key: &str, message: impl Into<String>, remedy: &str) {
+        self.push_in(file, line, key, message.into(), remedy.to_owned());
+    }
+
     fn push(&self, line: usize, key: &str, message: String, remedy: String) {
-        let error = PlanError { file: self.file.to_owned(), line, key: key.to_owned(), message, remedy };
+        self.push_in(self.file, line, key, message, remedy);
+    }
+
+    fn push_in(&self, file: &str, line: usize, key: &str, message: String, remedy: String) {
+        let error = PlanError { file: file.to_owned(), line, key: key.to_owned(), message, remedy };
         let mut faults = self.faults.borrow_mut();
         if faults.len() < MOST_FAULTS && !faults.contains(&error) {
             faults.push(error);

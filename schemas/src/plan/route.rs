@@ -15,6 +15,7 @@ use super::model::{Plan, Policy};
 use super::read::{Reading, set};
 use super::reader::words;
 use super::section::Section;
+use super::template::Templates;
 use crate::event::Severity;
 use crate::ids::{ChannelId, PolicyId, ServiceId, SiteId, TierId};
 
@@ -89,6 +90,8 @@ pub struct Route {
     pub grouping: Option<Grouping>,
     /// A firing alert is told again after this; the policy's `repeat` without it.
     pub repeat: Option<Duration>,
+    /// Its own words, before its channels' own.
+    pub templates: Templates,
     /// Steps in order of their time.
     pub escalation: Vec<EscalationStep>,
     /// Routes within it.
@@ -138,9 +141,13 @@ impl<'a> Reading<'a> {
             go_on: section.flag("continue").unwrap_or(false),
             grouping: self.grouping(section, parent),
             repeat: section.duration("repeat_interval").or_else(|| inherited(|route| route.repeat)),
+            templates: self.templates(section, None),
             escalation: Vec::new(),
             routes: Vec::new(),
         };
+        if let Some(parent) = parent {
+            route.templates = route.templates.or(&parent.templates);
+        }
         route.escalation = match section.has("escalation") {
             true => self.escalation(section),
             false => parent.map(|route| route.escalation.clone()).unwrap_or_default(),
@@ -302,6 +309,15 @@ impl Plan {
             told + ")"
         });
         format!("go to {}", told.collect::<Vec<_>>().join(", and to "))
+    }
+
+    /// The route with this [`Route::path`].
+    #[must_use]
+    pub fn route(&self, path: &str) -> Option<&Route> {
+        fn find<'r>(routes: &'r [Route], path: &str) -> Option<&'r Route> {
+            routes.iter().find_map(|route| if route.path == path { Some(route) } else { find(&route.routes, path) })
+        }
+        find(&self.routes, path)
     }
 
     /// The routes that tell a channel, at once or by a step of their escalation.

@@ -23,7 +23,11 @@ fn each_bad_plan_gives_its_message() {
     assert!(names.len() >= 25, "only {} bad plans in {}", names.len(), folder.display());
     let mut wrong = Vec::new();
     for path in names {
-        let found = match Plan::parse_in(&read(&path), "plan.toml", "/srv/plan") {
+        let files = |name: &str| {
+            let beside = folder.join(name.strip_prefix("/srv/plan/").unwrap_or(name));
+            std::fs::read_to_string(beside).map_err(|_| "there is no such file".to_owned())
+        };
+        let found = match Plan::parse_with(&read(&path), "plan.toml", "/srv/plan", &files) {
             Ok(_) => "no fault\n".to_owned(),
             Err(errors) => format!("{errors}\n"),
         };
@@ -39,7 +43,8 @@ fn each_bad_plan_gives_its_message() {
 
 fn example(name: &str) -> Plan {
     let folder = repository().join("examples").join(name).canonicalize().unwrap();
-    Plan::parse_in(&read(&folder.join("plan.toml")), "plan.toml", folder.to_str().unwrap())
+    let files = |path: &str| std::fs::read_to_string(path).map_err(|error| error.to_string());
+    Plan::parse_with(&read(&folder.join("plan.toml")), "plan.toml", folder.to_str().unwrap(), &files)
         .unwrap_or_else(|errors| panic!("{errors}"))
 }
 
@@ -50,6 +55,21 @@ fn the_minimal_example_is_as_small_as_it_says() {
     assert_eq!(plan.services()["web"].procedure.as_ref().unwrap().as_str(), "restart-web");
     let steps = &plan.procedures()["restart-web"].steps;
     assert_eq!(steps[1].needs, [steps[0].id.clone()]);
+}
+
+#[test]
+fn the_notification_example_has_templates_of_its_own() {
+    let plan = example("notification");
+    let [chat, mail] = ["chat", "mail"].map(|id| &plan.channels()[id].templates);
+    assert!(chat.body.as_ref().unwrap().as_str().starts_with("{% for change in changes %}"));
+    assert!(mail.html.is_some() && plan.route("route.critical").unwrap().templates.title.is_some());
+    let one = &Variables::samples()[0];
+    let told = chat.body.as_ref().unwrap().render(Escape::Slack, &one.values()).unwrap();
+    let expected = "*Database cluster* at primary: connection refused\nsince 2026-02-25 06:13:20 UTC (30s). Rebound runs \
+                    restore (rec-1, attempt 1). Nothing yet.";
+    assert_eq!(told, expected);
+    let warnings = plan.warnings();
+    assert!(warnings.iter().all(|warning| warning.ends_with("people bring it back")), "{warnings:?}");
 }
 
 #[test]

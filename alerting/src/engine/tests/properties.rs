@@ -336,8 +336,8 @@ proptest! {
                     history.push(event);
                 }
                 for notice in notifier.due() {
-                    let transitions = told.entry((notice.alert.to_string(), notice.channel.to_string())).or_default();
-                    transitions.push(notice.transition);
+                    let transitions = told.entry((notice.first().told.alert.to_string(), notice.channel.to_string())).or_default();
+                    transitions.push(notice.first().told.transition);
                     let event = match n % 5 {
                         0 => notice.failed(3, "gone".into(), step.now),
                         _ => notice.sent(1, step.now),

@@ -7,6 +7,7 @@
 //! An offset of −1 in an answer means that the broker took a repeated record and no longer knows where it stands.
 
 mod member;
+mod publisher;
 mod reader;
 mod settings;
 mod transactor;
@@ -33,6 +34,7 @@ use super::{
     Watermarks,
 };
 use member::Member;
+pub use publisher::KafkaPublisher;
 use reader::Pool;
 pub use settings::{KafkaSettings, is_secret};
 use settings::{Link, Reporter};

@@ -107,11 +107,7 @@ impl fmt::Debug for KafkaSettings {
 /// Whether a setting's value must not be shown, by its name. Locations of keys may be shown.
 #[must_use]
 pub fn is_secret(key: &str) -> bool {
-    let key = key.to_ascii_lowercase();
-    !key.ends_with(".location")
-        && ["password", "secret", "key", "token", "jaas", "credential", "sasl.oauthbearer.config"]
-            .iter()
-            .any(|word| key.contains(word))
+    rebound_schemas::plan::sounds_secret(key)
 }
 
 impl KafkaSettings {

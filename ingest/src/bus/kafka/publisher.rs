@@ -1,0 +1,117 @@
+//! Records for others: a topic that is none of the pipeline's own, on its brokers or on any.
+//!
+//! The producer is idempotent (`acks=all`), so that what the client itself sends again stands there once. What its
+//! caller sends again is another record with the same key, by which readers drop it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::FutureRecord;
+
+use super::settings::Link;
+use super::transactor::Client;
+use super::{BusError, KafkaSettings};
+
+/// A topic that records are put on.
+pub struct KafkaPublisher {
+    link: std::sync::Arc<Link>,
+    producer: Client,
+    topic: String,
+}
+
+impl std::fmt::Debug for KafkaPublisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (settings, topic) = (&self.link.settings, &self.topic);
+        f.debug_struct("KafkaPublisher").field("settings", settings).field("topic", topic).finish_non_exhaustive()
+    }
+}
+
+impl KafkaPublisher {
+    /// Makes the client; brokers are asked when something is published. Errors: a setting is wrong.
+    pub fn new(settings: KafkaSettings, topic: &str) -> Result<Self, BusError> {
+        settings.check()?;
+        let link = Link::new(settings);
+        let producer: Client = link.create(&link.producer("publisher", None), link.reporter())?;
+        Ok(Self { link, producer, topic: topic.to_owned() })
+    }
+
+    /// Appends a record and waits until it is replicated as `acks=all` says, for the settings' `timeout_ms` at most.
+    /// Its partition is librdkafka's choice by the key.
+    pub async fn publish(&self, key: &str, headers: &[(&str, String)], value: &[u8]) -> Result<(), BusError> {
+        let all = headers.iter().fold(OwnedHeaders::new_with_capacity(headers.len()), |all, (name, value)| {
+            all.insert(Header { key: name, value: Some(Bytes::from(value.clone()).as_ref()) })
+        });
+        let record = FutureRecord::<[u8], [u8]>::to(&self.topic).key(key.as_bytes()).payload(value).headers(all);
+        match self.producer.send(record, Duration::from_millis(self.link.settings.timeout_ms)).await {
+            Ok(_) => Ok(()),
+            Err((error, _)) => Err(self.link.error(&format!("appending to {}", self.topic), error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+    use rdkafka::client::DefaultClientContext;
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::message::{Headers, Message};
+    use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+    use super::*;
+
+    /// Its first record, by another client.
+    fn first(brokers: &str, topic: &str) -> rdkafka::message::OwnedMessage {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", brokers)
+            .set("group.id", topic)
+            .set("enable.auto.commit", "false")
+            .create()
+            .unwrap();
+        let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(20)).unwrap();
+        let mut all = TopicPartitionList::new();
+        for partition in metadata.topics()[0].partitions() {
+            all.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
+        }
+        consumer.assign(&all).unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while std::time::Instant::now() < deadline {
+            if let Some(Ok(message)) = consumer.poll(Duration::from_millis(500)) {
+                return message.detach();
+            }
+        }
+        panic!("nothing on {topic}")
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_record_arrives_with_key_and_headers() {
+        let Some(brokers) = std::env::var("REBOUND_TEST_KAFKA").ok().filter(|brokers| !brokers.is_empty()) else {
+            println!("Kafka suite not run: set REBOUND_TEST_KAFKA");
+            return;
+        };
+        let topic = format!("told-{:016x}", rand::random::<u64>());
+        let config = ClientConfig::new().set("bootstrap.servers", &brokers).clone();
+        let admin: AdminClient<DefaultClientContext> = config.create().unwrap();
+        let new = NewTopic::new(&topic, 2, TopicReplication::Fixed(1));
+        admin.create_topics([&new], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+        let settings = KafkaSettings { timeout_ms: 60_000, ..KafkaSettings::new(&brokers) };
+        let publisher = KafkaPublisher::new(settings, &topic).unwrap();
+        let headers = [("ce_id", "ntf-1".to_owned()), ("content-type", "application/json".to_owned())];
+        publisher.publish("ntf-1", &headers, b"{}").await.unwrap();
+        let found = first(&brokers, &topic);
+        assert_eq!((found.key(), found.payload()), (Some(&b"ntf-1"[..]), Some(&b"{}"[..])));
+        let all = found.headers().unwrap();
+        let all: Vec<_> = all.iter().map(|header| (header.key, header.value.unwrap())).collect();
+        assert_eq!(all, [("ce_id", &b"ntf-1"[..]), ("content-type", &b"application/json"[..])]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn brokers_that_are_not_there_are_named_in_time() {
+        let settings = KafkaSettings { timeout_ms: 1_000, ..KafkaSettings::new("127.0.0.1:1") };
+        let publisher = KafkaPublisher::new(settings, "told").unwrap();
+        let error = publisher.publish("ntf-1", &[], b"{}").await.unwrap_err();
+        assert!(error.is_transient(), "{error}");
+        let said = error.to_string();
+        assert!(said.contains("127.0.0.1:1") && said.contains("told"), "{said}");
+    }
+}
