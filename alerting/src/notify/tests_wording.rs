@@ -145,6 +145,8 @@ impl World {
             attempt,
             procedure: ProcedureId::new("restore").unwrap(),
             method: None,
+            approve_until: None,
+            asked: None,
             mode,
             first_failure_at: at(second - 30),
             not_before: wait.map(|wait| at(second + wait)),
@@ -238,6 +240,7 @@ fn texts() -> String {
         first_failure_at: None,
         recovered_at: None,
         error_class: None,
+        cause: None,
         exclude: true,
     };
     world.event("db", 9000, correction);
