@@ -235,7 +235,7 @@ async fn run(cli: Cli) -> Result<Done> {
         Command::Check { file, print } => commands::check::check(&common.settings()?, file, print),
         Command::Channels(command) => commands::channels::channels(&common.settings()?, command).await,
         Command::Emit(emit) => commands::emit::emit(emit).await,
-        Command::Recovery(word) => commands::recovery::recovery(word).await,
+        Command::Recovery(word) => commands::recovery::recovery(word, &common).await,
         Command::Silence(command) => commands::window::silence(command, &common).await,
         Command::Maintenance(command) => commands::window::maintenance(command, &common).await,
         Command::Sql { query, output, to } => commands::sql::sql(&common.settings()?, &query, output, to).await,

@@ -12,7 +12,8 @@
 //! 1. [`Engine::new`], then [`Engine::own_where`] with the services of its partitions.
 //! 2. [`Engine::fold`] all of the alerts and recoveries topics, of *every* partition: dependencies and windows
 //!    may be anyone's. Older history of services without an open incident may be left out, except for silences
-//!    and maintenance windows that are not over and recoveries younger than `intensity_period + backoff_reset`.
+//!    and maintenance windows that are not over, recoveries younger than `intensity_period + backoff_reset`, and the
+//!    newest word about each pause, however old it is.
 //! 3. Fold the observations of the own partitions from [`lookback`] before the group's committed position up to it.
 //! 4. From there on [`Engine::handle`] every event of the three topics (events of others' services are folded and
 //!    may decide for their dependants), and call [`Engine::tick`] whenever [`Engine::next_deadline`] has come.
@@ -47,6 +48,7 @@ use crate::condition::{Judge, Objectives, Watch};
 use crate::flapping::STATES;
 use crate::hold::Hold;
 use crate::matcher;
+use crate::pause::{Pauses, Scope, Target};
 use crate::suppress::Windows;
 use crate::threshold::{Rule, Verdict};
 
@@ -60,6 +62,7 @@ pub struct Engine {
     states: Vec<ServiceState>,
     policies: Vec<Rules>,
     windows: Windows,
+    pauses: Pauses,
     groups: Vec<Redundancy>,
     /// When the plan's own windows are looked at next; `None` if it has none (left).
     planned_due: Option<DateTime<Utc>>,
@@ -166,6 +169,7 @@ impl Engine {
             watched,
             policies,
             windows: Windows::default(),
+            pauses: Pauses::default(),
             groups,
             planned_due: (!plan.maintenance().is_empty()).then_some(DateTime::<Utc>::MIN_UTC),
             since: None,
@@ -307,6 +311,11 @@ impl Engine {
             numbers.dedup();
             return numbers;
         }
+        if let Some(scope) = Scope::of(&event.data) {
+            let changed = self.pauses.evolve(event);
+            let down = |at: &u32| self.states[*at as usize].outage.is_some() && scope.covers(self.target(*at));
+            return if changed { (0..self.watched.len() as u32).filter(down).collect() } else { Vec::new() };
+        }
         let at = match &event.data {
             EventData::IncidentAcknowledged(data) => self.incidents.get(&data.incident).copied(),
             EventData::IncidentResolved(data) => self.incidents.get(&data.incident).copied(),
@@ -327,6 +336,18 @@ impl Engine {
             self.incidents.remove(&data.incident);
         }
         vec![at]
+    }
+
+    /// What a pause may cover of a service.
+    fn target(&self, at: u32) -> Target<'_> {
+        let watched = &self.watched[at as usize];
+        let service = self.plan.services().get(&watched.id);
+        Target {
+            service: &watched.id,
+            site: service.map(|service| &service.site),
+            tier: service.map(|service| &service.tier),
+            procedure: watched.procedure.as_ref(),
+        }
     }
 
     /// Has a folded service with an open incident looked at, as soon as time is told.

@@ -17,9 +17,9 @@ use rebound_schemas::event::{
     ErrorClass, RecoveryFinished, RecoveryOutcome, RecoveryStarted, RecoveryTriggered, TriggerMode,
 };
 use rebound_schemas::plan::Plan;
-use rebound_schemas::{Event, EventData, IncidentId, PlanVersion, ProcedureId, RecoveryId, ServiceId, SiteId};
+use rebound_schemas::{Event, EventData, IncidentId, PlanVersion, ProcedureId, RecoveryId, ServiceId, SiteId, TierId};
 
-use crate::pause::Pauses;
+use crate::pause::{Pauses, Target};
 use crate::runner::recovery_event;
 
 /// How much runs at the same time, and how long a trigger is good for.
@@ -29,7 +29,8 @@ pub struct QueueLimits {
     pub total: usize,
     /// Recoveries of services at one site at the same time, at most.
     pub per_site: usize,
-    /// A recovery that has not begun so long after its trigger is called off. What ended is remembered twice as long:
+    /// A recovery that has not begun so long after its trigger, or after the last pause that held it back, is called
+    /// off. What ended is remembered twice as long:
     /// should its trigger be delivered again even later, it is called off for its age and not run.
     pub stale_after: Duration,
 }
@@ -46,6 +47,8 @@ pub trait Topology {
     fn version(&self) -> &PlanVersion;
     /// Where a service runs; `None` for one that the plan does not have.
     fn site(&self, service: &ServiceId) -> Option<&SiteId>;
+    /// The tier of a service; `None` for one that the plan does not have.
+    fn tier(&self, service: &ServiceId) -> Option<&TierId>;
     /// What a service needs directly.
     fn depends_on(&self, service: &ServiceId) -> &[ServiceId];
     /// How many recoveries by a procedure may run at the same time.
@@ -59,6 +62,10 @@ impl Topology for Plan {
 
     fn site(&self, service: &ServiceId) -> Option<&SiteId> {
         self.services().get(service).map(|s| &s.site)
+    }
+
+    fn tier(&self, service: &ServiceId) -> Option<&TierId> {
+        self.services().get(service).map(|s| &s.tier)
     }
 
     fn depends_on(&self, service: &ServiceId) -> &[ServiceId] {
@@ -104,6 +111,13 @@ struct Entry {
     /// Of the first event seen.
     since: DateTime<Utc>,
     started_at: Option<DateTime<Utc>>,
+}
+
+impl Entry {
+    fn target<'a, T: Topology + ?Sized>(&'a self, plan: &'a T) -> Target<'a> {
+        let (site, tier) = (plan.site(&self.service), plan.tier(&self.service));
+        Target { service: &self.service, site, tier, procedure: Some(&self.procedure) }
+    }
 }
 
 /// Pending, running and finished recoveries.
@@ -160,7 +174,9 @@ impl Queue {
             EventData::RecoveryCancelled(data) => {
                 self.refuse(&data.recovery, at, format!("{} called it off: {}", data.by, data.reason));
             }
-            EventData::RecoveryPaused(_) | EventData::RecoveryResumed(_) => self.pauses.evolve(event),
+            EventData::RecoveryPaused(_) | EventData::RecoveryResumed(_) => {
+                self.pauses.evolve(event);
+            }
             EventData::RecoveryStarted(data) => {
                 let RecoveryStarted { recovery, incident, procedure, .. } = data;
                 let entry = self.entry(recovery, event, incident, procedure, Phase::Started);
@@ -256,10 +272,10 @@ impl Queue {
     /// | started, not running here | finished as interrupted |
     /// | pending, rejected or called off by a person | finished as cancelled |
     /// | pending, its incident is resolved | finished as cancelled |
-    /// | pending for longer than [`QueueLimits::stale_after`] | finished as cancelled |
+    /// | pending for longer than [`QueueLimits::stale_after`], since the last pause of it ended | finished as cancelled |
     /// | pending, mode approve or off, not approved | waits |
     /// | pending, before its `not_before` | waits |
-    /// | pending, while its service, its site or everything is paused | waits |
+    /// | pending, while it is paused: its service, site, tier, procedure or everything | waits |
     /// | pending, while a recovery of the same service runs, or an older one of it waits | waits |
     /// | pending, while a recovery of a direct or indirect dependency waits or runs | waits |
     /// | pending, and the procedure, the site or the total is at its limit | waits |
@@ -281,7 +297,7 @@ impl Queue {
         // Services that are being recovered or will be: their dependants wait.
         let busy: BTreeSet<&ServiceId> = open
             .iter()
-            .filter(|(id, entry)| self.active(id, entry) || self.called_off(id, entry, now).is_none())
+            .filter(|(id, entry)| self.active(id, entry) || self.called_off(id, entry, plan, now).is_none())
             .map(|(_, entry)| &entry.service)
             .collect();
         let mut commands = Vec::new();
@@ -300,7 +316,7 @@ impl Queue {
                 continue;
             }
             let Some((trigger, triggered)) = &entry.trigger else { continue };
-            if let Some(reason) = self.called_off(id, entry, now) {
+            if let Some(reason) = self.called_off(id, entry, plan, now) {
                 if mine {
                     commands.push(self.finish(id, entry, RecoveryOutcome::Cancelled, &reason, plan, now));
                 }
@@ -309,7 +325,7 @@ impl Queue {
             let due =
                 (trigger.mode == TriggerMode::Auto || entry.approved) && trigger.not_before.is_none_or(|at| at <= now);
             let first = waiting.insert(&entry.service);
-            let paused = self.pauses.active(&entry.service, plan.site(&entry.service), now).is_some();
+            let paused = self.pauses.active(entry.target(plan), now).is_some();
             if mine
                 && due
                 && !paused
@@ -328,14 +344,26 @@ impl Queue {
         entry.phase == Phase::Started || self.running.contains(id)
     }
 
-    fn called_off(&self, id: &RecoveryId, entry: &Entry, now: DateTime<Utc>) -> Option<String> {
+    fn called_off<T: Topology + ?Sized>(
+        &self,
+        id: &RecoveryId,
+        entry: &Entry,
+        plan: &T,
+        now: DateTime<Utc>,
+    ) -> Option<String> {
         if let Some((_, words)) = self.refused.get(id) {
             return Some(words.clone());
         }
         if self.resolved.contains_key(&entry.incident) {
             return Some("its incident was resolved before it began".into());
         }
-        let age = now.signed_duration_since(entry.since);
+        // A pause makes nothing old: what it held back is as good as new when it ends.
+        let target = entry.target(plan);
+        if self.pauses.active(target, now).is_some() {
+            return None;
+        }
+        let since = self.pauses.last_end(target, now).map_or(entry.since, |end| end.max(entry.since));
+        let age = now.signed_duration_since(since);
         (age > self.stale_after()).then(|| format!("it had not begun {} h after its trigger", age.num_hours()))
     }
 

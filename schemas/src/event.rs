@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{
     AlertId, ChannelId, DrillId, EventId, IncidentId, PlanVersion, PolicyId, ProbeId, ProcedureId, RecoveryId,
-    ServiceId, SiteId, Source, StepId,
+    ServiceId, SiteId, Source, StepId, TierId,
 };
 
 /// One thing that happened.
@@ -867,12 +867,18 @@ payloads! {
     }
     /// A person stopped automation: no recovery begins within the scope until it is resumed. Running ones go on.
     RecoveryPaused {
-        /// Only services of this site; without site and service, everything.
+        /// Only services of this site; with nothing named, everything.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         site: Option<SiteId>,
         /// Only this service.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         service: Option<ServiceId>,
+        /// Only services of this tier.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tier: Option<TierId>,
+        /// Only recoveries by this procedure.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        procedure: Option<ProcedureId>,
         /// It ends by itself at this time; none: when somebody resumes.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<DateTime<Utc>>,
@@ -889,6 +895,12 @@ payloads! {
         /// The paused service.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         service: Option<ServiceId>,
+        /// The paused tier.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tier: Option<TierId>,
+        /// The paused procedure.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        procedure: Option<ProcedureId>,
         /// Who.
         by: String,
         /// Why.

@@ -6,15 +6,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use clap::{Args, Subcommand};
 use rebound_schemas::event::{RecoveryApproved, RecoveryCancelled, RecoveryPaused, RecoveryRejected, RecoveryResumed};
-use rebound_schemas::{Event, EventData, EventId, RecoveryId, ServiceId, SiteId, Source, codec};
+use rebound_schemas::{Event, EventData, EventId, ProcedureId, RecoveryId, ServiceId, SiteId, Source, TierId, codec};
 use serde_json::Value;
 
 use super::emit::{client, send};
-use crate::cli::Done;
+use crate::cli::{Common, Done};
 
 /// The `source` of these events.
 const SOURCE: &str = "rebound-recovery";
@@ -87,6 +87,12 @@ struct Scope {
     /// Only this service.
     #[arg(long)]
     service: Option<ServiceId>,
+    /// Only services of this tier.
+    #[arg(long, conflicts_with = "service")]
+    tier: Option<TierId>,
+    /// Only recoveries by this procedure.
+    #[arg(long)]
+    procedure: Option<ProcedureId>,
     /// Who says so.
     #[arg(long)]
     by: String,
@@ -95,7 +101,19 @@ struct Scope {
     reason: String,
 }
 
-pub(crate) async fn recovery(command: Recovery) -> Result<Done> {
+impl Scope {
+    /// A scope that the plan in the settings does not have is refused: its pause would stop nothing. Without a plan
+    /// at hand it is taken as it stands, and the alert role says if it knows no such thing.
+    fn check(&self, common: &Common) -> Result<()> {
+        let Some(plan) = common.settings()?.plan else { return Ok(()) };
+        let plan = super::check::load_plan(&plan)?;
+        let Self { site, service, tier, procedure, .. } = self.clone();
+        let fault = rebound_alerting::pause::Scope { site, service, tier, procedure }.fault(&plan);
+        fault.map_or(Ok(()), |fault| Err(anyhow!("nothing was paused: {fault}")))
+    }
+}
+
+pub(crate) async fn recovery(command: Recovery, common: &Common) -> Result<Done> {
     let client = client(command.token_file.as_deref())?;
     let url = command.url.trim_end_matches('/');
     let now = Utc::now().trunc_subsecs(6);
@@ -109,12 +127,14 @@ pub(crate) async fn recovery(command: Recovery) -> Result<Done> {
         Word::Cancel(Refusal { recovery, by, reason, service }) => {
             (Some(recovery.clone()), service, RecoveryCancelled { recovery, by, reason }.into())
         }
-        Word::Pause { scope: Scope { site, service, by, reason }, length } => {
+        Word::Pause { scope, length } => {
+            scope.check(common)?;
+            let Scope { site, service, tier, procedure, by, reason } = scope;
             let until = length.map(|length| end_of(now, length)).transpose()?;
-            (None, service.clone(), RecoveryPaused { site, service, until, by, reason }.into())
+            (None, service.clone(), RecoveryPaused { site, service, tier, procedure, until, by, reason }.into())
         }
-        Word::Resume { scope: Scope { site, service, by, reason } } => {
-            (None, service.clone(), RecoveryResumed { site, service, by, reason }.into())
+        Word::Resume { scope: Scope { site, service, tier, procedure, by, reason } } => {
+            (None, service.clone(), RecoveryResumed { site, service, tier, procedure, by, reason }.into())
         }
     };
     let subject = match (&recovery, service) {

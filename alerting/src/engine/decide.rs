@@ -252,8 +252,9 @@ impl Engine {
     /// | interrupted | escalate: what it did is not known, so it isn't repeated |
     /// | cancelled | nothing: a person said so |
     ///
-    /// An attempt is made only while probes are seen failing (and not on news older than `silent_after`), and only within the intensity: else escalate, once
-    /// an incident, and automation ends for it.
+    /// An attempt is made only while probes are seen failing (and not on news older than `silent_after`), and only
+    /// while no pause covers it: what is still down when the pause ends is then decided anew. And only within the
+    /// intensity: else escalate, once an incident, and automation ends for it.
     fn next(&self, at: u32, now: DateTime<Utc>) -> Next {
         let (rules, state) = (self.rules(at), &self.states[at as usize]);
         let Some(outage) = &state.outage else { return Next::Nothing };
@@ -289,6 +290,9 @@ impl Engine {
         if state.is_stale(&rules.rule, now) || !hard().any(|probe| probe.is_failing()) {
             return Next::Nothing;
         }
+        if self.pauses.active(self.target(at), now).is_some() {
+            return Next::Nothing;
+        }
         let fresh = Default::default();
         let budget = state.budget.as_deref().unwrap_or(&fresh);
         let wait = budget.wait(&rules.limits);
@@ -318,7 +322,8 @@ impl Engine {
         let silent = state.heard_at.filter(|_| !watched.dependants.is_empty());
         let silent = silent.and_then(|seen| seen.checked_add_signed(self.rules(at).rule.silent_after));
         let window = self.windows.next_change(&watched.id, now);
-        if let Some(due) = [retry, silent, window].into_iter().flatten().filter(|due| *due > now).min() {
+        let pause = self.pauses.next_end(self.target(at), now);
+        if let Some(due) = [retry, silent, window, pause].into_iter().flatten().filter(|due| *due > now).min() {
             self.schedule(at, due);
         }
     }

@@ -2,6 +2,7 @@
 
 mod clocks;
 mod conditions;
+mod pauses;
 mod promtool;
 mod properties;
 mod quiet;

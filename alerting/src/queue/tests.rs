@@ -23,6 +23,9 @@ impl Topology for Map {
     fn site(&self, service: &ServiceId) -> Option<&SiteId> {
         self.sites.get(service)
     }
+    fn tier(&self, _: &ServiceId) -> Option<&TierId> {
+        None
+    }
     fn depends_on(&self, service: &ServiceId) -> &[ServiceId] {
         self.needs.get(service).map_or(&[], Vec::as_slice)
     }
@@ -119,12 +122,13 @@ fn cancelled(name: &str, second: i64) -> Event {
 fn paused(site: Option<&str>, second: i64, until: Option<i64>) -> Event {
     let site = site.map(|site| SiteId::new(site).unwrap());
     let (by, reason) = ("ann".into(), "a network change".into());
-    let data = RecoveryPaused { site, service: None, until: until.map(at), by, reason };
+    let data = RecoveryPaused { site, service: None, tier: None, procedure: None, until: until.map(at), by, reason };
     event("automation", format!("p-{second}"), second, data)
 }
 
 fn resumed(second: i64) -> Event {
-    let data = RecoveryResumed { site: None, service: None, by: "ann".into(), reason: "done".into() };
+    let (site, service, tier, procedure) = Default::default();
+    let data = RecoveryResumed { site, service, tier, procedure, by: "ann".into(), reason: "done".into() };
     event("automation", format!("q-{second}"), second, data)
 }
 
@@ -170,6 +174,26 @@ fn after_a_pause_what_then_is_so_decides() {
     assert_eq!(told(&queue(&events).decide(&map(), at(4), |_| true)), ["cancelled rec-db-1"], "paused or not");
     let events = [auto("db", 0), auto("cache", 1), paused(None, 2, None), resolved("db", 3), resumed(4)];
     assert_eq!(told(&queue(&events).decide(&map(), at(5), |_| true)), ["cancelled rec-db-1", "start rec-cache-1"]);
+}
+
+#[test]
+fn a_pause_of_days_makes_no_trigger_old() {
+    let day = 24 * 3600;
+    let events = [auto("db", 0), paused(None, 3600, None)];
+    for second in [day - 1, day + 1, 30 * day] {
+        assert!(queue(&events).decide(&map(), at(second), |_| true).is_empty(), "held at {second}");
+    }
+    let resumed = [auto("db", 0), paused(None, 3600, None), resumed(30 * day)];
+    for (second, expect) in [(30 * day, "start rec-db-1"), (31 * day + 1, "cancelled rec-db-1")] {
+        assert_eq!(told(&queue(&resumed).decide(&map(), at(second), |_| true)), [expect], "at {second}");
+    }
+    // One that ends by itself is no different; nor is the order in which it is folded.
+    let timed = [paused(None, 3600, Some(3 * day)), auto("db", 0)];
+    assert!(queue(&timed).decide(&map(), at(3 * day - 1), |_| true).is_empty());
+    assert_eq!(told(&queue(&timed).decide(&map(), at(3 * day), |_| true)), ["start rec-db-1"]);
+    // A pause of another scope keeps nothing young.
+    let other = [auto("db", 0), paused(Some("two"), 3600, None)];
+    assert_eq!(told(&queue(&other).decide(&map(), at(day + 1), |_| true)), ["cancelled rec-db-1"]);
 }
 
 fn queue(events: &[Event]) -> Queue {

@@ -45,6 +45,7 @@ pub use when::{When, name_in_conditions};
 use crate::event::Severity;
 use crate::ids::{PlanVersion, ProbeId, ServiceId};
 use read::{DEFAULT_CHANNEL, DEFAULT_POLICY, DEFAULT_SITE, DEFAULT_TIER, Reading, by_id, literal, probe_names};
+pub use reader::suggest;
 use reader::{Names, Reader};
 use section::Section;
 

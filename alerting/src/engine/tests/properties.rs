@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::TimeDelta;
 use proptest::prelude::*;
 use rebound_schemas::Topic;
-use rebound_schemas::event::{IncidentAcknowledged, Transition};
+use rebound_schemas::event::{IncidentAcknowledged, RecoveryPaused, RecoveryResumed, Transition};
 
 use super::*;
 use crate::notify::Notifier;
@@ -24,6 +24,9 @@ enum Op {
     Finish(usize, RecoveryOutcome),
     Silence(usize, i64),
     Acknowledge(usize),
+    /// Recoveries of a service, or all, are paused: for so long, or until resumed; or they are resumed.
+    Pause(Option<usize>, Option<i64>),
+    Resume(Option<usize>),
     Wait(i64),
 }
 
@@ -37,7 +40,9 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (service.clone(), prop::sample::select(RecoveryOutcome::ALL.to_vec()))
             .prop_map(|(s, o)| Op::Finish(s, o)),
         1 => (service.clone(), 1..200_i64).prop_map(|(s, length)| Op::Silence(s, length)),
-        1 => service.prop_map(Op::Acknowledge),
+        1 => service.clone().prop_map(Op::Acknowledge),
+        1 => (prop::option::of(service.clone()), prop::option::of(1..200_i64)).prop_map(|(s, length)| Op::Pause(s, length)),
+        1 => prop::option::of(service).prop_map(Op::Resume),
         1 => prop_oneof![Just(11), Just(61), Just(700)].prop_map(Op::Wait),
     ]
 }
@@ -149,6 +154,19 @@ impl Lived {
                     let data = IncidentAcknowledged { incident, by: "ann".into(), automated: false, comment: None };
                     self.step(Some(outside(SERVICES[*s], self.second, &format!("ack-{}", self.second), data)));
                 }
+            }
+            Op::Pause(s, length) => {
+                self.second += 1;
+                let (service, until) = (s.map(|s| service(SERVICES[s])), length.map(|length| at(self.second + length)));
+                let (by, reason) = ("ann".into(), "network".into());
+                let data = RecoveryPaused { site: None, service, tier: None, procedure: None, until, by, reason };
+                self.step(Some(outside("automation", self.second, &format!("pause-{}", self.second), data)));
+            }
+            Op::Resume(s) => {
+                self.second += 1;
+                let (service, by, reason) = (s.map(|s| service(SERVICES[s])), "ann".into(), "done".into());
+                let data = RecoveryResumed { site: None, service, tier: None, procedure: None, by, reason };
+                self.step(Some(outside("automation", self.second, &format!("resume-{}", self.second), data)));
             }
             Op::Wait(seconds) => {
                 self.second += seconds;
@@ -309,6 +327,27 @@ proptest! {
                     db_open = false;
                 }
                 _ => {}
+            }
+        }
+    }
+
+    /// Nothing is triggered while a pause covers it, and every pause is over at the time that it says.
+    #[test]
+    fn nothing_is_triggered_while_paused(ops in prop::collection::vec(op(), 1..80)) {
+        let lived = Lived::live(&ops);
+        let mut pauses = crate::pause::Pauses::default();
+        for Step { now, input, decided } in &lived.steps {
+            // Time is told before the event of the same moment, and what is said is in force when it decides.
+            let before = pauses.clone();
+            if let Some(event) = input {
+                pauses.evolve(event);
+            }
+            for event in decided.iter().filter(|event| event.kind() == Kind::RecoveryTriggered) {
+                let held = |pauses: &crate::pause::Pauses| {
+                    let (service, site, tier, procedure) = (&event.subject, None, None, None);
+                    pauses.active(crate::pause::Target { service, site, tier, procedure }, *now).is_some()
+                };
+                prop_assert!(!held(&before) || !held(&pauses), "{event:?}");
             }
         }
     }
