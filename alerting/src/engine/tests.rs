@@ -5,6 +5,7 @@ mod conditions;
 mod promtool;
 mod properties;
 mod quiet;
+mod withheld;
 mod world;
 
 use rebound_schemas::event::{

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use rebound_schemas::Topic;
 use rebound_schemas::event::{IncidentAcknowledged, Transition};
 
+use super::world::all_words;
 use super::*;
 use crate::notify::Notifier;
 use crate::threshold::{ProbeState, Rule};
@@ -215,7 +216,7 @@ proptest! {
                 prop_assert_eq!(engine.tick(lived.steps[last].now), vec![], "replay decided");
             }
             for Step { now, input, decided } in &lived.steps[cut..] {
-                prop_assert_eq!(&words(&step(&mut engine, *now, input.as_ref())), &words(decided), "at {}", now);
+                prop_assert_eq!(&all_words(&step(&mut engine, *now, input.as_ref())), &all_words(decided), "at {}", now);
             }
         }
     }
@@ -238,6 +239,11 @@ proptest! {
                     let last = attempts.entry(data.incident.clone()).or_default();
                     prop_assert_eq!(data.attempt, *last + 1);
                     *last += 1;
+                }
+                EventData::RecoveryWithheld(data) => {
+                    let before = lived.log.iter().take_while(|known| known.id != event.id);
+                    let known: BTreeSet<_> = before.map(|known| (&known.source, &known.id)).collect();
+                    prop_assert!(data.evidence.iter().all(|of| known.contains(&(&of.source, &of.id))), "{:?}", data);
                 }
                 EventData::IncidentOpened(data) => prop_assert!(opened.insert(data.incident.clone())),
                 EventData::AlertRaised(data) => prop_assert!(alerts.insert(data.alert.clone())),
