@@ -28,6 +28,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod warn;
+mod withheld;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};

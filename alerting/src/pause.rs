@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use rebound_schemas::event::EventRef;
 use rebound_schemas::plan::{Plan, suggest};
 use rebound_schemas::{Event, EventData, EventId, ProcedureId, ServiceId, SiteId, Source, TierId};
 
@@ -103,6 +104,8 @@ pub struct Pause {
     pub by: String,
     /// Why.
     pub reason: String,
+    /// The event that says so.
+    pub said: EventRef,
 }
 
 impl Pauses {
@@ -112,7 +115,8 @@ impl Pauses {
         let Some(scope) = Scope::of(&event.data) else { return false };
         let pause = match &event.data {
             EventData::RecoveryPaused(data) => {
-                Some(Pause { until: data.until, by: data.by.clone(), reason: data.reason.clone() })
+                let (by, reason, said) = (data.by.clone(), data.reason.clone(), EventRef::from(event));
+                Some(Pause { until: data.until, by, reason, said })
             }
             _ => None,
         };

@@ -166,6 +166,7 @@ kinds! {
     MaintenanceCancelled, "maintenance.cancelled", v 1, Alerts;
     SilenceCreated, "silence.created", v 1, Alerts;
     SilenceExpired, "silence.expired", v 1, Alerts;
+    RecoveryWithheld, "recovery.withheld", v 1, Recoveries;
     RecoveryTriggered, "recovery.triggered", v 1, Recoveries;
     RecoveryApproved, "recovery.approved", v 1, Recoveries;
     RecoveryRejected, "recovery.rejected", v 1, Recoveries;
@@ -344,6 +345,50 @@ words! {
         Maintenance = "maintenance",
         /// The service is flapping.
         Flapping = "flapping",
+    }
+    /// What stands in the way of a recovery: why a failed service's was not triggered, or why a triggered one has
+    /// not begun.
+    WithheldReason {
+        /// The policy triggers none.
+        Policy = "policy",
+        /// The service has no procedure.
+        NoProcedure = "no_procedure",
+        /// What was seen has not held for as long as the policy asks.
+        Hold = "hold",
+        /// A maintenance window covers the service.
+        Maintenance = "maintenance",
+        /// A silence covers it.
+        Silence = "silence",
+        /// A service that it depends on has failed, and is recovered first.
+        Dependency = "dependency",
+        /// It changes too often to be believed.
+        Flapping = "flapping",
+        /// Nothing was seen of it lately.
+        Unobserved = "unobserved",
+        /// It was last seen answering.
+        Answering = "answering",
+        /// A recovery of it runs, or an older one waits.
+        OtherRecovery = "other_recovery",
+        /// The wait after the last recovery is not over.
+        BackOff = "back_off",
+        /// As many recoveries as the policy allows were triggered within its period.
+        Budget = "budget",
+        /// The last recovery was interrupted: what it did is not known, so it is not repeated.
+        Interrupted = "interrupted",
+        /// Automation had given up on the incident before.
+        Escalated = "escalated",
+        /// A person refused the last recovery or called it off.
+        Cancelled = "cancelled",
+        /// A person has yet to approve it.
+        Approval = "approval",
+        /// A person paused automation.
+        Paused = "paused",
+        /// A recovery of something that the service depends on waits or runs.
+        DependencyRecovery = "dependency_recovery",
+        /// As many recoveries run at the same time as may.
+        Concurrency = "concurrency",
+        /// Too much of the site would be under recovery.
+        BlastRadius = "blast_radius",
     }
     /// What a check after a recovery is about.
     CheckCategory {
@@ -806,6 +851,32 @@ payloads! {
         /// Why.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
+    }
+    /// A recovery that an outage calls for was not triggered, or has not begun though it was: said anew whenever
+    /// what stands in the way changes, and at most sixteen times an attempt.
+    RecoveryWithheld {
+        /// The recovery: its id is known before it is decided on.
+        recovery: RecoveryId,
+        /// The incident; under `hold` the one that it will be if it lasts.
+        incident: IncidentId,
+        /// Which attempt at the incident, from 1.
+        attempt: u32,
+        /// Which change of what stands in the way of this attempt, from 1.
+        change: u32,
+        /// What stands in the way.
+        reason: WithheldReason,
+        /// Which silence, window, service, recovery, site or person that is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+        /// When it ends, where time alone ends it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<DateTime<Utc>>,
+        /// The figures behind it, in words.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
+        /// The events that it rests on (at most 20).
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        evidence: Vec<EventRef>,
     }
     /// A recovery was decided on.
     RecoveryTriggered {

@@ -6,6 +6,7 @@ mod pauses;
 mod promtool;
 mod properties;
 mod quiet;
+mod withheld;
 mod world;
 
 use rebound_schemas::event::{

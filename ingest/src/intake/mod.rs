@@ -107,6 +107,7 @@ fn is_own_decision(kind: Kind) -> bool {
         | Kind::NotificationPlanned
         | Kind::NotificationSent
         | Kind::NotificationFailed
+        | Kind::RecoveryWithheld
         | Kind::RecoveryTriggered
         | Kind::RecoveryStarted
         | Kind::StepStarted

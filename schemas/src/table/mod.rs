@@ -200,6 +200,12 @@ impl<'a> Row<'a> {
             EventData::SilenceCreated(d) => self.reason = Some(&d.reason),
             EventData::SilenceExpired(d) => self.reason = d.reason.as_deref(),
             EventData::MaintenanceCancelled(d) => self.reason = d.reason.as_deref(),
+            EventData::RecoveryWithheld(d) => {
+                self.recovery = Some(d.recovery.as_str());
+                self.incident = Some(d.incident.as_str());
+                self.attempt = i32::try_from(d.attempt).ok();
+                self.reason = Some(d.reason.as_str());
+            }
             EventData::RecoveryTriggered(d) => {
                 self.recovery = Some(d.recovery.as_str());
                 self.incident = Some(d.incident.as_str());

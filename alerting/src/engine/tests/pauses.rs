@@ -120,3 +120,23 @@ fn an_interrupted_recovery_asks_for_people_also_in_a_pause() {
     pause(&mut world, Scope::default(), None);
     assert_eq!(world.finish(RecoveryOutcome::Interrupted), ["recovery.escalated"]);
 }
+
+#[test]
+fn a_pause_is_said_to_stand_in_the_way_with_who_and_why() {
+    let mut world = World::new();
+    pause(&mut world, Scope::default(), Some(500));
+    world.probes("db", "FFFF");
+    let withheld: Vec<_> = world.log.iter().filter(|event| event.kind() == Kind::RecoveryWithheld).collect();
+    let [Event { data: EventData::RecoveryWithheld(data), .. }] = withheld.as_slice() else { panic!("{withheld:?}") };
+    assert_eq!((data.reason.as_str(), data.by.as_deref(), data.until), ("paused", Some("ann"), Some(at(500))));
+    assert_eq!(data.detail.as_deref(), Some("ann paused it: the network is being moved"));
+    assert_eq!(data.evidence[0].id.as_str(), "pause-0");
+    assert!(world.restarted().tick(at(world.second)).is_empty());
+    // One that begins while its back-off runs is said at once.
+    let mut world = World::new();
+    world.probes("db", "FFF");
+    world.finish(RecoveryOutcome::Failed);
+    let before = world.log.len();
+    pause(&mut world, Scope::default(), None);
+    assert_eq!(world::all_words(&world.log[before + 1..]), ["recovery.withheld#2-paused"]);
+}

@@ -261,8 +261,16 @@ pub(super) fn outcome_of(letter: char) -> Outcome {
     }
 }
 
-/// `incident.opened`, `alert.suppressed-silence`, `recovery.triggered#2`: enough to tell decisions apart.
+/// `incident.opened`, `alert.suppressed-silence`, `recovery.triggered#2`: enough to tell decisions apart. What is
+/// only said to be withheld is left out; see [`all_words`].
 pub(super) fn words(events: &[Event]) -> Vec<String> {
+    let mut words = all_words(events);
+    words.retain(|word| !word.starts_with("recovery.withheld"));
+    words
+}
+
+/// The same with `recovery.withheld#2-silence`.
+pub(super) fn all_words(events: &[Event]) -> Vec<String> {
     let word = |event: &Event| match &event.data {
         EventData::AlertSuppressed(AlertSuppressed { condition: Some(condition), cause, .. }) => {
             format!("{condition} suppressed-{cause}")
@@ -271,6 +279,7 @@ pub(super) fn words(events: &[Event]) -> Vec<String> {
         EventData::AlertResolved(AlertResolved { condition: Some(condition), .. }) => format!("{condition} resolved"),
         EventData::AlertSuppressed(data) => format!("alert.suppressed-{}", data.cause),
         EventData::RecoveryTriggered(data) => format!("recovery.triggered#{}", data.attempt),
+        EventData::RecoveryWithheld(data) => format!("recovery.withheld#{}-{}", data.attempt, data.reason),
         _ => event.kind().as_str().to_owned(),
     };
     events.iter().map(word).collect()
