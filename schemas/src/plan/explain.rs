@@ -112,6 +112,9 @@ impl Plan {
                 site.id, site.purpose
             ));
         }
+        for limit in self.explain_limits() {
+            line(format_args!("{limit}"));
+        }
         for group in self.groups.values() {
             let members: Vec<&str> = group.services.iter().map(ServiceId::as_str).collect();
             let (n, of) = (group.healthy_at_least, members.len());

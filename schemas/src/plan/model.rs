@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::condition::{Condition, DegradedAs};
+use super::limits::Limits;
 use super::protect::{Group, Maintenance};
 use super::when::When;
 use crate::event::{BackupKind, CheckCategory, Outcome, RecoveryMethod, Severity, TriggerMode};
@@ -29,6 +30,7 @@ pub struct Plan {
     pub(super) drills: BTreeMap<DrillId, Drill>,
     pub(super) groups: BTreeMap<String, Group>,
     pub(super) maintenance: BTreeMap<String, Maintenance>,
+    pub(super) limits: Limits,
     pub(super) start_order: Vec<ServiceId>,
     pub(super) allow: Vec<String>,
     /// Which probes and dependants a service has, so that asking for them doesn't walk a plan of ten thousand.
