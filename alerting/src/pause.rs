@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use rebound_schemas::event::EventRef;
 use rebound_schemas::{Event, EventData, EventId, ServiceId, SiteId, Source};
 
 /// What a pause covers: a site, a service, or (neither) everything.
@@ -30,6 +31,8 @@ pub struct Pause {
     pub by: String,
     /// Why.
     pub reason: String,
+    /// The event that says so.
+    pub said: EventRef,
 }
 
 impl Pauses {
@@ -37,7 +40,8 @@ impl Pauses {
     pub fn evolve(&mut self, event: &Event) {
         let (scope, pause) = match &event.data {
             EventData::RecoveryPaused(data) => {
-                let pause = Pause { until: data.until, by: data.by.clone(), reason: data.reason.clone() };
+                let (by, reason, said) = (data.by.clone(), data.reason.clone(), EventRef::from(event));
+                let pause = Pause { until: data.until, by, reason, said };
                 ((data.site.clone(), data.service.clone()), Some(pause))
             }
             EventData::RecoveryResumed(data) => ((data.site.clone(), data.service.clone()), None),
