@@ -13,14 +13,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use rebound_schemas::event::{
-    ErrorClass, RecoveryFinished, RecoveryOutcome, RecoveryStarted, RecoveryTriggered, TriggerMode,
-};
+use rebound_schemas::event::{ErrorClass, RecoveryFinished, RecoveryOutcome, RecoveryStarted, RecoveryTriggered};
 use rebound_schemas::plan::Plan;
 use rebound_schemas::{Event, EventData, IncidentId, PlanVersion, ProcedureId, RecoveryId, ServiceId, SiteId, TierId};
 
+use self::withheld::{Ahead, Hindrance, Said};
 use crate::pause::{Pauses, Target};
 use crate::runner::recovery_event;
+
+mod withheld;
 
 /// How much runs at the same time, and how long a trigger is good for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +112,8 @@ struct Entry {
     /// Of the first event seen.
     since: DateTime<Utc>,
     started_at: Option<DateTime<Utc>>,
+    /// What was said last to keep it waiting.
+    said: Option<Said>,
 }
 
 impl Entry {
@@ -177,6 +180,7 @@ impl Queue {
             EventData::RecoveryPaused(_) | EventData::RecoveryResumed(_) => {
                 self.pauses.evolve(event);
             }
+            EventData::RecoveryWithheld(data) => self.said(event, data),
             EventData::RecoveryStarted(data) => {
                 let RecoveryStarted { recovery, incident, procedure, .. } = data;
                 let entry = self.entry(recovery, event, incident, procedure, Phase::Started);
@@ -220,6 +224,7 @@ impl Queue {
             phase,
             since: event.occurred_at,
             started_at: None,
+            said: None,
         })
     }
 
@@ -287,12 +292,22 @@ impl Queue {
         now: DateTime<Utc>,
         owned: impl Fn(&ServiceId) -> bool,
     ) -> Vec<Command> {
+        self.walk(plan, now, owned).0
+    }
+
+    /// What is to be done, and what keeps the owned ones of the others waiting.
+    fn walk<T: Topology + ?Sized>(
+        &self,
+        plan: &T,
+        now: DateTime<Utc>,
+        owned: impl Fn(&ServiceId) -> bool,
+    ) -> (Vec<Command>, Vec<(RecoveryId, Hindrance)>) {
         let mut open: Vec<(&RecoveryId, &Entry)> =
             self.entries.iter().filter(|(_, entry)| entry.phase != Phase::Finished).collect();
         open.sort_by_key(|(id, entry)| (entry.since, *id));
         let mut load = Load::default();
-        for (_, entry) in open.iter().filter(|(id, entry)| self.active(id, entry)) {
-            load.add(entry, plan);
+        for (id, entry) in open.iter().filter(|(id, entry)| self.active(id, entry)) {
+            load.add(id, entry, plan);
         }
         // Services that are being recovered or will be: their dependants wait.
         let busy: BTreeSet<&ServiceId> = open
@@ -300,9 +315,9 @@ impl Queue {
             .filter(|(id, entry)| self.active(id, entry) || self.called_off(id, entry, plan, now).is_none())
             .map(|(_, entry)| &entry.service)
             .collect();
-        let mut commands = Vec::new();
+        let (mut commands, mut waits) = (Vec::new(), Vec::new());
         // Services with an older recovery that waits: a younger one does not overtake it.
-        let mut waiting: BTreeSet<&ServiceId> = BTreeSet::new();
+        let mut waiting: BTreeMap<&ServiceId, &RecoveryId> = BTreeMap::new();
         for (id, entry) in &open {
             if self.running.contains(*id) {
                 continue;
@@ -322,22 +337,19 @@ impl Queue {
                 }
                 continue;
             }
-            let due =
-                (trigger.mode == TriggerMode::Auto || entry.approved) && trigger.not_before.is_none_or(|at| at <= now);
-            let first = waiting.insert(&entry.service);
-            let paused = self.pauses.active(entry.target(plan), now).is_some();
-            if mine
-                && due
-                && !paused
-                && first
-                && !needs_any(plan, &entry.service, &busy)
-                && load.has_room(entry, plan, &self.limits)
-            {
-                load.add(entry, plan);
-                commands.push(Command::Start { triggered: triggered.clone() });
+            let older = waiting.get(&entry.service).copied().or_else(|| load.services.get(&entry.service).copied());
+            waiting.entry(&entry.service).or_insert(*id);
+            let ahead = Ahead { older, dependency: needs_any(plan, &entry.service, &busy) };
+            match self.in_the_way(plan, (entry, trigger), ahead, &load, now) {
+                Some(hindrance) if mine => waits.push(((*id).clone(), hindrance)),
+                None if mine => {
+                    load.add(id, entry, plan);
+                    commands.push(Command::Start { triggered: triggered.clone() });
+                }
+                _ => {}
             }
         }
-        commands
+        (commands, waits)
     }
 
     fn active(&self, id: &RecoveryId, entry: &Entry) -> bool {
@@ -394,47 +406,62 @@ impl Queue {
     }
 }
 
-/// Whether a service needs one of these, directly or indirectly.
-fn needs_any<T: Topology + ?Sized>(plan: &T, service: &ServiceId, wanted: &BTreeSet<&ServiceId>) -> bool {
+/// One of these that a service needs, directly or indirectly.
+fn needs_any<'a, T: Topology + ?Sized>(
+    plan: &'a T,
+    service: &ServiceId,
+    wanted: &BTreeSet<&ServiceId>,
+) -> Option<&'a ServiceId> {
     let mut seen: BTreeSet<&ServiceId> = BTreeSet::new();
     let mut next: Vec<&ServiceId> = plan.depends_on(service).iter().collect();
     while let Some(dependency) = next.pop() {
         if wanted.contains(dependency) {
-            return true;
+            return Some(dependency);
         }
         if seen.insert(dependency) {
             next.extend(plan.depends_on(dependency));
         }
     }
-    false
+    None
 }
 
 /// What runs now.
 #[derive(Debug, Default)]
 struct Load<'a> {
     total: usize,
-    services: BTreeSet<&'a ServiceId>,
+    services: BTreeMap<&'a ServiceId, &'a RecoveryId>,
     procedures: BTreeMap<&'a ProcedureId, usize>,
     sites: BTreeMap<SiteId, usize>,
 }
 
 impl<'a> Load<'a> {
-    fn add<T: Topology + ?Sized>(&mut self, entry: &'a Entry, plan: &T) {
+    fn add<T: Topology + ?Sized>(&mut self, id: &'a RecoveryId, entry: &'a Entry, plan: &T) {
         self.total += 1;
-        self.services.insert(&entry.service);
+        self.services.insert(&entry.service, id);
         *self.procedures.entry(&entry.procedure).or_default() += 1;
         if let Some(site) = plan.site(&entry.service) {
             *self.sites.entry(site.clone()).or_default() += 1;
         }
     }
 
-    fn has_room<T: Topology + ?Sized>(&self, entry: &Entry, plan: &T, limits: &QueueLimits) -> bool {
-        let at_site = plan.site(&entry.service).and_then(|site| self.sites.get(site)).copied().unwrap_or_default();
+    /// The first limit that has no room for a recovery: its name, how many run within it, and how many may.
+    fn full<T: Topology + ?Sized>(
+        &self,
+        entry: &Entry,
+        plan: &T,
+        limits: &QueueLimits,
+    ) -> Option<(String, usize, usize)> {
+        let site = plan.site(&entry.service);
+        let at_site = site.and_then(|site| self.sites.get(site)).copied().unwrap_or_default();
         let by_procedure = self.procedures.get(&entry.procedure).copied().unwrap_or_default();
-        self.total < limits.total
-            && at_site < limits.per_site
-            && by_procedure < plan.concurrency(&entry.procedure)
-            && !self.services.contains(&entry.service)
+        let site = site.map_or_else(|| "no site".to_owned(), |site| format!("site {site}"));
+        [
+            ("everywhere".to_owned(), self.total, limits.total),
+            (site, at_site, limits.per_site),
+            (format!("procedure {}", entry.procedure), by_procedure, plan.concurrency(&entry.procedure)),
+        ]
+        .into_iter()
+        .find(|(_, running, most)| running >= most)
     }
 }
 

@@ -37,7 +37,7 @@ impl From<WithheldReason> for Hindrance {
 
 impl From<&Pause> for Hindrance {
     fn from(pause: &Pause) -> Self {
-        let (by, detail) = (Some(pause.by.clone()), Some(format!("{} paused it: {}", pause.by, pause.reason)));
+        let (by, detail) = (Some(pause.by.clone()), Some(pause.reason.clone()));
         Self { reason: WithheldReason::Paused, by, until: pause.until, detail }
     }
 }

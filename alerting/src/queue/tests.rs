@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use rebound_schemas::event::{
     IncidentResolved, RecoveryApproved, RecoveryCancelled, RecoveryPaused, RecoveryRejected, RecoveryResumed,
+    TriggerMode,
 };
 use rebound_schemas::{EventId, Source};
 
@@ -271,6 +272,62 @@ fn approval_time_and_age_are_respected() {
     let day = 24 * 3600;
     check(&later, day, &["start rec-db-1"]);
     check(&later, day + 1, &["cancelled rec-db-1"]);
+}
+
+/// Each row of `decide`'s table that waits, and what is said of it, once; and that it rests on what was there.
+#[test]
+fn what_keeps_a_recovery_waiting_is_said_when_it_changes() {
+    let say = |queue: &mut Queue, map: &Map, now: i64| -> Vec<String> {
+        let mut words = Vec::new();
+        for event in queue.withheld(map, at(now), |_| true) {
+            let EventData::RecoveryWithheld(data) = &event.data else { panic!() };
+            assert_eq!(event.id.as_str(), format!("{}:waits-{}", data.recovery, data.change));
+            assert!(data.evidence[0].id.as_str().starts_with("t-"), "{data:?}");
+            let by = data.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+            let until = data.until.map(|until| format!(" until {}", (until - at(0)).num_seconds())).unwrap_or_default();
+            words.push(format!("{} {}{by}{until}", data.recovery, data.reason));
+            queue.evolve(&event);
+        }
+        assert_eq!(queue.withheld(map, at(now), |_| true), vec![], "said once");
+        words
+    };
+    let mut one = queue(&[trigger("db", 1, 0, TriggerMode::Approve, Some(30))]);
+    assert_eq!(say(&mut one, &map(), 1), ["rec-db-1 approval"]);
+    one.evolve(&approved("db", 2));
+    assert_eq!(say(&mut one, &map(), 3), ["rec-db-1 back_off until 30"]);
+    one.evolve(&paused(Some("one"), 4, Some(60)));
+    assert_eq!(say(&mut one, &map(), 31), ["rec-db-1 paused by ann until 60"]);
+    assert_eq!(say(&mut one, &map(), 60), [""; 0], "it starts");
+    let mut one = queue(&[auto("db", 0), trigger("db", 2, 5, TriggerMode::Auto, None), auto("web", 6)]);
+    one.begin(&recovery("db", 1));
+    assert_eq!(
+        say(&mut one, &map(), 7),
+        ["rec-db-2 other_recovery by rec-db-1", "rec-web-1 dependency_recovery by db"]
+    );
+    assert_eq!(one.withheld(&map(), at(7), |_| false), vec![], "nobody's but the owner's");
+    let apart = Map { needs: BTreeMap::new(), ..map() };
+    for (limits, concurrency, by) in [
+        (QueueLimits { total: 1, ..QueueLimits::default() }, 9, "everywhere"),
+        (QueueLimits { per_site: 1, ..QueueLimits::default() }, 9, "site one"),
+        (QueueLimits::default(), 1, "procedure restart"),
+    ] {
+        let mut two = Queue { limits, ..queue(&[auto("db", 0), auto("api", 1)]) };
+        two.begin(&recovery("db", 1));
+        let map = Map { concurrency, ..Map { needs: BTreeMap::new(), ..map() } };
+        assert_eq!(say(&mut two, &map, 2), [format!("rec-api-1 concurrency by {by}")]);
+    }
+    // To and fro: sixteen times, and no more.
+    let mut one = queue(&[auto("db", 0)]);
+    let told: usize = (1..100)
+        .map(|n| {
+            let (by, reason) = (n.to_string(), "work".into());
+            let data =
+                RecoveryPaused { site: None, service: None, tier: None, procedure: None, until: None, by, reason };
+            one.evolve(&event("automation", format!("p-{n}"), n, data));
+            say(&mut one, &apart, n).len()
+        })
+        .sum();
+    assert_eq!(told, 16);
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn a_pause_is_said_to_stand_in_the_way_with_who_and_why() {
     let withheld: Vec<_> = world.log.iter().filter(|event| event.kind() == Kind::RecoveryWithheld).collect();
     let [Event { data: EventData::RecoveryWithheld(data), .. }] = withheld.as_slice() else { panic!("{withheld:?}") };
     assert_eq!((data.reason.as_str(), data.by.as_deref(), data.until), ("paused", Some("ann"), Some(at(500))));
-    assert_eq!(data.detail.as_deref(), Some("ann paused it: the network is being moved"));
+    assert_eq!(data.detail.as_deref(), Some("the network is being moved"));
     assert_eq!(data.evidence[0].id.as_str(), "pause-0");
     assert!(world.restarted().tick(at(world.second)).is_empty());
     // One that begins while its back-off runs is said at once.
