@@ -29,20 +29,22 @@ mod status;
 mod tests;
 mod warn;
 mod withheld;
+mod zones;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
-use rebound_schemas::event::{Severity, TriggerMode};
+use rebound_schemas::event::{RecoveryEscalated, Severity, TriggerMode};
 use rebound_schemas::plan::{Plan, Policy};
 use rebound_schemas::{Event, EventData, IncidentId, Kind, PolicyId, ProcedureId, ServiceId, Source};
 
 use self::quiet::Redundancy;
 use self::service::ServiceState;
 pub use self::status::{RecoveryState, RecoveryStatus, ServiceStatus};
+use self::zones::Zone;
 use crate::SOURCE;
 use crate::budget::Limits;
 use crate::condition::{Judge, Objectives, Watch};
@@ -65,6 +67,9 @@ pub struct Engine {
     windows: Windows,
     pauses: Pauses,
     groups: Vec<Redundancy>,
+    zones: Vec<Zone>,
+    /// What is to be decided anew, since something that held it back is over.
+    again: BTreeSet<u32>,
     /// When the plan's own windows are looked at next; `None` if it has none (left).
     planned_due: Option<DateTime<Utc>>,
     /// From when on all observations were seen, see [`Engine::seen_since`].
@@ -86,6 +91,8 @@ struct Watched {
     /// Redundancy groups that it needs, and that it is in.
     needs_groups: Box<[u32]>,
     member_of: Box<[u32]>,
+    /// Zones that it is in.
+    zones: Box<[u32]>,
     probed: bool,
     objectives: Objectives,
 }
@@ -121,6 +128,7 @@ impl Engine {
         let index: HashMap<ServiceId, u32> = plan.services().keys().cloned().zip(0..).collect();
         let mut dependants: Vec<Vec<u32>> = vec![Vec::new(); index.len()];
         let groups = quiet::groups(&plan, &index);
+        let zones = zones::zones(&plan, &index);
         let mut watched: Vec<Watched> = Vec::with_capacity(index.len());
         for (service, at) in plan.services().values().zip(0_u32..) {
             let dependencies: Box<[u32]> =
@@ -147,6 +155,7 @@ impl Engine {
                 dependants: Box::default(),
                 needs_groups,
                 member_of,
+                zones: (0..zones.len() as u32).filter(|n| zones[*n as usize].contains(at)).collect(),
                 probed: plan.probes_of(&service.id).next().is_some(),
                 objectives: match plan.policies()[&service.policy].conditions.is_empty() {
                     true => Objectives::default(),
@@ -172,6 +181,8 @@ impl Engine {
             windows: Windows::default(),
             pauses: Pauses::default(),
             groups,
+            zones,
+            again: BTreeSet::new(),
             planned_due: (!plan.maintenance().is_empty()).then_some(DateTime::<Utc>::MIN_UTC),
             since: None,
             incidents: HashMap::new(),
@@ -232,6 +243,9 @@ impl Engine {
                 }
             }
         }
+        for at in std::mem::take(&mut self.again) {
+            self.wake(at);
+        }
     }
 
     /// Folds one live event and decides; answers the events to append, in order, already folded.
@@ -253,6 +267,7 @@ impl Engine {
         {
             self.decide_dependants(at, now, &mut decided);
         }
+        self.settle(now, &mut decided);
         decided
     }
 
@@ -273,8 +288,16 @@ impl Engine {
                 self.decide_dependants(at, now, &mut decided);
             }
         }
+        self.settle(now, &mut decided);
         self.windows.prune(now);
         decided
+    }
+
+    /// Decides anew about what something held back that is over.
+    fn settle(&mut self, now: DateTime<Utc>, decided: &mut Vec<Event>) {
+        while let Some(at) = self.again.pop_first() {
+            self.decide(at, now, decided);
+        }
     }
 
     /// Lets a time pass in which nothing could be heard: this instance stood still, or its clock was set by so much
@@ -317,12 +340,17 @@ impl Engine {
             let down = |at: &u32| self.states[*at as usize].outage.is_some() && scope.covers(self.target(*at));
             return if changed { (0..self.watched.len() as u32).filter(down).collect() } else { Vec::new() };
         }
+        if let EventData::RecoveryEscalated(RecoveryEscalated { stopped: Some(stopped), incident, .. }) = &event.data {
+            self.told_of_stop(event, incident, stopped);
+            return Vec::new();
+        }
         let at = match &event.data {
             EventData::IncidentAcknowledged(data) => self.incidents.get(&data.incident).copied(),
             EventData::IncidentResolved(data) => self.incidents.get(&data.incident).copied(),
             _ => None,
         };
         let Some(at) = at.or_else(|| self.index.get(&event.subject).copied()) else { return Vec::new() };
+        let was_down = self.is_down(at);
         let policy = &self.policies[self.watched[at as usize].policy as usize];
         let state = &mut self.states[at as usize];
         let open_before = state.open_incidents().count();
@@ -336,6 +364,7 @@ impl Engine {
         {
             self.incidents.remove(&data.incident);
         }
+        self.count(at, was_down);
         vec![at]
     }
 

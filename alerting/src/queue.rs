@@ -14,13 +14,15 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rebound_schemas::event::{ErrorClass, RecoveryFinished, RecoveryOutcome, RecoveryStarted, RecoveryTriggered};
-use rebound_schemas::plan::Plan;
+use rebound_schemas::plan::{Plan, Reach};
 use rebound_schemas::{Event, EventData, IncidentId, PlanVersion, ProcedureId, RecoveryId, ServiceId, SiteId, TierId};
 
+use self::radius::{Full, place};
 use self::withheld::{Ahead, Hindrance, Said};
 use crate::pause::{Pauses, Target};
 use crate::runner::recovery_event;
 
+mod radius;
 mod withheld;
 
 /// How much runs at the same time, and how long a trigger is good for.
@@ -54,6 +56,10 @@ pub trait Topology {
     fn depends_on(&self, service: &ServiceId) -> &[ServiceId];
     /// How many recoveries by a procedure may run at the same time.
     fn concurrency(&self, procedure: &ProcedureId) -> usize;
+    /// The limits of a site; of everything together where none is named.
+    fn reach(&self, site: Option<&SiteId>) -> Reach;
+    /// How many services run at a site; in all where none is named.
+    fn services_at(&self, site: Option<&SiteId>) -> u32;
 }
 
 impl Topology for Plan {
@@ -75,6 +81,14 @@ impl Topology for Plan {
 
     fn concurrency(&self, procedure: &ProcedureId) -> usize {
         self.procedures().get(procedure).map_or(1, |p| p.concurrency as usize)
+    }
+
+    fn reach(&self, site: Option<&SiteId>) -> Reach {
+        Self::reach(self, site)
+    }
+
+    fn services_at(&self, site: Option<&SiteId>) -> u32 {
+        Self::services_at(self, site)
     }
 }
 
@@ -139,6 +153,8 @@ pub struct Queue {
     limits: QueueLimits,
     entries: BTreeMap<RecoveryId, Entry>,
     resolved: BTreeMap<IncidentId, DateTime<Utc>>,
+    /// Open incidents that policies opened, and their services.
+    down: BTreeMap<IncidentId, ServiceId>,
     /// Approvals seen before their trigger.
     approvals: BTreeMap<RecoveryId, DateTime<Utc>>,
     /// What people refused or called off, and their words; also before the trigger was seen.
@@ -151,8 +167,8 @@ impl Queue {
     /// Knows of nothing yet.
     #[must_use]
     pub fn new(limits: QueueLimits) -> Self {
-        let (entries, resolved, approvals, refused, pauses, running) = Default::default();
-        Self { limits, entries, resolved, approvals, refused, pauses, running }
+        let (entries, resolved, down, approvals, refused, pauses, running) = Default::default();
+        Self { limits, entries, resolved, down, approvals, refused, pauses, running }
     }
 
     /// Takes note of an event. One delivered again, or in another order, changes nothing that matters.
@@ -193,7 +209,13 @@ impl Queue {
                 self.entry(&data.recovery, event, &data.incident, &data.procedure, Phase::Finished).phase =
                     Phase::Finished;
             }
-            EventData::IncidentResolved(data) => drop(self.resolved.insert(data.incident.clone(), at)),
+            EventData::IncidentOpened(d) if d.policy.is_some() && !self.resolved.contains_key(&d.incident) => {
+                self.down.insert(d.incident.clone(), event.subject.clone());
+            }
+            EventData::IncidentResolved(data) => {
+                self.down.remove(&data.incident);
+                self.resolved.insert(data.incident.clone(), at);
+            }
             _ => {}
         }
     }
@@ -283,6 +305,7 @@ impl Queue {
     /// | pending, while it is paused: its service, site, tier, procedure or everything | waits |
     /// | pending, while a recovery of the same service runs, or an older one of it waits | waits |
     /// | pending, while a recovery of a direct or indirect dependency waits or runs | waits |
+    /// | pending and automatic, while more of its site or of everything is down than [`Reach::stop_above`] | waits |
     /// | pending, and the procedure, the site or the total is at its limit | waits |
     /// | pending otherwise | starts |
     #[must_use]
@@ -306,6 +329,7 @@ impl Queue {
             self.entries.iter().filter(|(_, entry)| entry.phase != Phase::Finished).collect();
         open.sort_by_key(|(id, entry)| (entry.since, *id));
         let mut load = Load::default();
+        load.down(self.down.values().collect(), plan);
         for (id, entry) in open.iter().filter(|(id, entry)| self.active(id, entry)) {
             load.add(id, entry, plan);
         }
@@ -432,6 +456,8 @@ struct Load<'a> {
     services: BTreeMap<&'a ServiceId, &'a RecoveryId>,
     procedures: BTreeMap<&'a ProcedureId, usize>,
     sites: BTreeMap<SiteId, usize>,
+    /// Services that are down, by site.
+    down: BTreeMap<Option<SiteId>, u32>,
 }
 
 impl<'a> Load<'a> {
@@ -444,24 +470,24 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// The first limit that has no room for a recovery: its name, how many run within it, and how many may.
-    fn full<T: Topology + ?Sized>(
-        &self,
-        entry: &Entry,
-        plan: &T,
-        limits: &QueueLimits,
-    ) -> Option<(String, usize, usize)> {
+    /// The first limit that has no room for a recovery.
+    fn full<T: Topology + ?Sized>(&self, entry: &Entry, plan: &T, limits: &QueueLimits) -> Option<Full> {
         let site = plan.site(&entry.service);
         let at_site = site.and_then(|site| self.sites.get(site)).copied().unwrap_or_default();
         let by_procedure = self.procedures.get(&entry.procedure).copied().unwrap_or_default();
-        let site = site.map_or_else(|| "no site".to_owned(), |site| format!("site {site}"));
+        let reach = |site| plan.reach(site).max_recovering.map_or(usize::MAX, |most| most as usize);
+        let of_site = site.map_or(usize::MAX, |site| reach(Some(site)));
+        let named = site.map_or_else(|| "no site".to_owned(), |site| place(Some(site)));
         [
-            ("everywhere".to_owned(), self.total, limits.total),
-            (site, at_site, limits.per_site),
-            (format!("procedure {}", entry.procedure), by_procedure, plan.concurrency(&entry.procedure)),
+            (place(None), self.total, reach(None), true),
+            (named.clone(), at_site, of_site, true),
+            ("everywhere".to_owned(), self.total, limits.total, false),
+            (named, at_site, limits.per_site, false),
+            (format!("procedure {}", entry.procedure), by_procedure, plan.concurrency(&entry.procedure), false),
         ]
         .into_iter()
-        .find(|(_, running, most)| running >= most)
+        .find(|(_, running, most, _)| running >= most)
+        .map(|(place, running, most, planned)| Full { place, running, most, planned })
     }
 }
 

@@ -387,7 +387,7 @@ words! {
         DependencyRecovery = "dependency_recovery",
         /// As many recoveries run at the same time as may.
         Concurrency = "concurrency",
-        /// Too much of the site would be under recovery.
+        /// Too much of the site, or of everything, is down or under recovery.
         BlastRadius = "blast_radius",
     }
     /// What a check after a recovery is about.
@@ -423,6 +423,23 @@ words! {
         /// A point-in-time picture.
         Snapshot = "snapshot",
     }
+}
+
+/// Something that failed as a whole: more of its services are down at once than the plan takes for failures of theirs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Stopped {
+    /// The site; none: everything that the plan protects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<SiteId>,
+    /// Services that are down.
+    pub down: u32,
+    /// Of so many.
+    pub of: u32,
+    /// So many may be down without stopping.
+    pub most: u32,
+    /// Open incidents that show it (at most 20).
+    pub incidents: Vec<IncidentId>,
 }
 
 /// Points at another event, as evidence.
@@ -1115,6 +1132,9 @@ payloads! {
         attempts: u32,
         /// Why.
         reason: String,
+        /// What failed as a whole, where that is why: automation of the incident goes on when less is down again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stopped: Option<Stopped>,
     }
     /// Traffic is being moved between sites.
     FailoverStarted {

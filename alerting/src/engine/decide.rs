@@ -247,12 +247,17 @@ impl Engine {
                 let (recovery, attempts) = last.map_or((None, 0), |last| (Some(last.id.clone()), last.attempt));
                 let id = EventId::derive(incident.as_str(), "escalated");
                 let words = Some(reason.clone());
-                let data = RecoveryEscalated { incident: incident.clone(), recovery, attempts, reason };
+                let data = RecoveryEscalated { incident: incident.clone(), recovery, attempts, reason, stopped: None };
                 self.append(at, id, now, data.into(), decided);
                 let hindrance = Hindrance { detail: words, ..Hindrance::from(why) };
                 self.withhold(at, incident, hindrance, now, decided);
             }
-            (Next::Withheld(hindrance), _) => self.withhold(at, incident, hindrance, now, decided),
+            (Next::Withheld(hindrance), _) => {
+                if hindrance.reason == WithheldReason::BlastRadius {
+                    self.tell_of_stop(at, now, decided);
+                }
+                self.withhold(at, incident, hindrance, now, decided);
+            }
             _ => {}
         }
     }
@@ -292,6 +297,9 @@ impl Engine {
     /// An attempt is made only while probes are seen failing (and not on news older than `silent_after`), and only
     /// while no pause covers it: what is still down when the pause ends is then decided anew. And only within the
     /// intensity: else escalate, once an incident, and automation ends for it.
+    ///
+    /// What would then run by itself doesn't while more of its site, or of everything, is down than the plan takes for
+    /// failures of services: people are told once, and what is still down when less is down is decided anew.
     fn next(&self, at: u32, now: DateTime<Utc>) -> Next {
         let (rules, state) = (self.rules(at), &self.states[at as usize]);
         let Some(outage) = &state.outage else { return Next::Nothing };
@@ -358,7 +366,10 @@ impl Engine {
         }
         match not_before {
             Some(due) if due > now => Next::Withheld(Hindrance { until: Some(due), ..WithheldReason::BackOff.into() }),
-            _ => Next::Trigger(attempt, not_before),
+            _ => match self.stopped(at).filter(|_| rules.trigger == TriggerMode::Auto) {
+                Some(hindrance) => Next::Withheld(hindrance),
+                None => Next::Trigger(attempt, not_before),
+            },
         }
     }
 

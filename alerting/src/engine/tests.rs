@@ -8,6 +8,7 @@ mod properties;
 mod quiet;
 mod withheld;
 mod world;
+mod zones;
 
 use rebound_schemas::event::{
     IncidentOpened, IncidentResolved, Outcome, RecoveryFinished, RecoveryOutcome, RecoveryStarted, Severity,

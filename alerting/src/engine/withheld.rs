@@ -221,6 +221,7 @@ impl Engine {
             WithheldReason::Paused => {
                 self.pauses.active(self.target(at), now).map(|pause| pause.said.clone()).into_iter().collect()
             }
+            WithheldReason::BlastRadius => self.shown_by(hindrance.by.as_deref().unwrap_or_default()),
             WithheldReason::Budget | WithheldReason::Escalated => {
                 let escalated = state.escalated.as_ref().map(|known| known.2.clone());
                 escalated.into_iter().chain(newest_recovery).collect()

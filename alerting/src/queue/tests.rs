@@ -2,9 +2,10 @@
 
 use proptest::prelude::*;
 use rebound_schemas::event::{
-    IncidentResolved, RecoveryApproved, RecoveryCancelled, RecoveryPaused, RecoveryRejected, RecoveryResumed,
-    TriggerMode,
+    IncidentOpened, IncidentResolved, RecoveryApproved, RecoveryCancelled, RecoveryPaused, RecoveryRejected,
+    RecoveryResumed, TriggerMode,
 };
+use rebound_schemas::plan::StopAbove;
 use rebound_schemas::{EventId, Source};
 
 use super::*;
@@ -15,6 +16,7 @@ struct Map {
     sites: BTreeMap<ServiceId, SiteId>,
     needs: BTreeMap<ServiceId, Vec<ServiceId>>,
     concurrency: usize,
+    reach: BTreeMap<Option<SiteId>, Reach>,
 }
 
 impl Topology for Map {
@@ -33,6 +35,12 @@ impl Topology for Map {
     fn concurrency(&self, _: &ProcedureId) -> usize {
         self.concurrency
     }
+    fn reach(&self, site: Option<&SiteId>) -> Reach {
+        self.reach.get(&site.cloned()).copied().unwrap_or_default()
+    }
+    fn services_at(&self, site: Option<&SiteId>) -> u32 {
+        self.sites.values().filter(|of| site.is_none_or(|site| *of == site)).count() as u32
+    }
 }
 
 fn service(name: &str) -> ServiceId {
@@ -47,6 +55,7 @@ fn map() -> Map {
         sites: sites.iter().map(|(s, at)| (service(s), site(at))).collect(),
         needs: BTreeMap::from([(service("api"), vec![service("db")]), (service("web"), vec![service("api")])]),
         concurrency: 10,
+        reach: BTreeMap::new(),
     }
 }
 
@@ -175,6 +184,60 @@ fn after_a_pause_what_then_is_so_decides() {
     assert_eq!(told(&queue(&events).decide(&map(), at(4), |_| true)), ["cancelled rec-db-1"], "paused or not");
     let events = [auto("db", 0), auto("cache", 1), paused(None, 2, None), resolved("db", 3), resumed(4)];
     assert_eq!(told(&queue(&events).decide(&map(), at(5), |_| true)), ["cancelled rec-db-1", "start rec-cache-1"]);
+}
+
+fn opened(name: &str, second: i64) -> Event {
+    let data = IncidentOpened {
+        incident: incident(name),
+        severity: rebound_schemas::event::Severity::Critical,
+        first_failure_at: at(second),
+        last_success_at: None,
+        detected_at: at(second),
+        policy: Some("default".parse().unwrap()),
+        error_class: ErrorClass::Unknown,
+        reason: "down".into(),
+    };
+    event(name, format!("o-{name}"), second, data)
+}
+
+fn limited(site: Option<&str>, max_recovering: Option<u32>, stop_above: Option<StopAbove>) -> Map {
+    let site = site.map(|site| SiteId::new(site).unwrap());
+    Map { reach: BTreeMap::from([(site, Reach { max_recovering, stop_above })]), ..map() }
+}
+
+#[test]
+fn as_many_recoveries_run_at_a_site_or_in_all_as_the_plan_allows() {
+    let events = [auto("db", 0), auto("cache", 1)];
+    let told_under = |map: &Map| told(&queue(&events).decide(map, at(2), |_| true));
+    assert_eq!(told_under(&map()), ["start rec-db-1", "start rec-cache-1"]);
+    assert_eq!(told_under(&limited(None, Some(1), None)), ["start rec-db-1"]);
+    assert_eq!(told_under(&limited(Some("two"), Some(1), None)), ["start rec-db-1", "start rec-cache-1"]);
+    let [said] = queue(&[auto("db", 0), started("db", 1, 1), auto("cache", 1)])
+        .withheld(&limited(None, Some(1), None), at(2), |service| service.as_str() == "cache")
+        .try_into()
+        .unwrap();
+    let EventData::RecoveryWithheld(data) = said.data else { panic!() };
+    let words = (data.reason.as_str(), data.by.as_deref(), data.detail.as_deref());
+    assert_eq!(words, ("blast_radius", Some("everything"), Some("1 of at most 1 recoveries run there")));
+}
+
+#[test]
+fn what_was_triggered_does_not_begin_while_the_site_is_what_failed() {
+    // db, api and web are at site one.
+    let site = limited(Some("one"), None, Some(StopAbove::Services(1)));
+    let down = [opened("db", 0), opened("api", 0), auto("db", 1)];
+    assert!(queue(&down).decide(&site, at(2), |_| true).is_empty());
+    assert_eq!(told(&queue(&down).decide(&map(), at(2), |_| true)), ["start rec-db-1"], "without a limit");
+    let share = limited(Some("one"), None, Some(StopAbove::Share(0.7)));
+    assert_eq!(told(&queue(&down).decide(&share, at(2), |_| true)), ["start rec-db-1"], "two of three are 67 %");
+    let fewer = [opened("db", 0), opened("api", 0), auto("db", 1), resolved("api", 2), opened("api", 0)];
+    assert_eq!(told(&queue(&fewer).decide(&site, at(3), |_| true)), ["start rec-db-1"], "also when told again");
+    let person =
+        [opened("db", 0), opened("api", 0), trigger("db", 1, 1, TriggerMode::Approve, None), approved("db", 2)];
+    assert_eq!(told(&queue(&person).decide(&site, at(3), |_| true)), ["start rec-db-1"], "a person decided");
+    let all = limited(None, None, Some(StopAbove::Services(2)));
+    let three = [opened("db", 0), opened("api", 0), opened("cache", 0), auto("cache", 1)];
+    assert!(queue(&three).decide(&all, at(2), |_| true).is_empty());
 }
 
 #[test]

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use rebound_schemas::event::{EventRef, RecoveryTriggered, RecoveryWithheld, TriggerMode, WithheldReason};
 use rebound_schemas::{Event, RecoveryId, ServiceId};
 
+use super::radius::Full;
 use super::{Entry, Load, Phase, Queue, Topology};
 use crate::runner::{SOURCE, recovery_event};
 
@@ -77,9 +78,15 @@ impl Queue {
         if let Some(dependency) = ahead.dependency {
             return Some(Hindrance { by: Some(dependency.to_string()), ..WithheldReason::DependencyRecovery.into() });
         }
-        let (by, running, most) = load.full(entry, plan, &self.limits)?;
+        // A person who approved it, or asked for it, has seen what is down.
+        let alone = trigger.mode == TriggerMode::Auto && trigger.by.is_none() && !entry.approved;
+        if let Some((by, words)) = load.stopped(&entry.service, plan).filter(|_| alone) {
+            return Some(Hindrance { by: Some(by), detail: Some(words), ..WithheldReason::BlastRadius.into() });
+        }
+        let Full { place, running, most, planned } = load.full(entry, plan, &self.limits)?;
         let detail = Some(format!("{running} of at most {most} recoveries run there"));
-        Some(Hindrance { by: Some(by), detail, ..WithheldReason::Concurrency.into() })
+        let reason = if planned { WithheldReason::BlastRadius } else { WithheldReason::Concurrency };
+        Some(Hindrance { by: Some(place), detail, ..reason.into() })
     }
 
     /// What keeps owned recoveries waiting, where that was not said yet: append these, then fold them. Ask after the

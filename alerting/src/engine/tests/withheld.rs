@@ -149,7 +149,13 @@ fn back_off_budget_and_what_ends_automation() {
     let mut world = World::new();
     world.probes("db", "FFF");
     let incident = world.status("db").incident.unwrap();
-    let data = rebound_schemas::event::RecoveryEscalated { incident, recovery: None, attempts: 1, reason: "x".into() };
+    let data = rebound_schemas::event::RecoveryEscalated {
+        incident,
+        recovery: None,
+        attempts: 1,
+        reason: "x".into(),
+        stopped: None,
+    };
     world.handle(outside("db", 31, "gave-up", data));
     world.finish(RecoveryOutcome::Failed);
     world.probes("db", "FF");
