@@ -12,8 +12,9 @@
 //! 1. [`Engine::new`], then [`Engine::own_where`] with the services of its partitions.
 //! 2. [`Engine::fold`] all of the alerts and recoveries topics, of *every* partition: dependencies and windows
 //!    may be anyone's. Older history of services without an open incident may be left out, except for silences
-//!    and maintenance windows that are not over, recoveries younger than `intensity_period + backoff_reset`, and the
-//!    newest word about each pause, however old it is.
+//!    and maintenance windows that are not over, recoveries younger than `intensity_period + backoff_reset`, the
+//!    newest word about each pause, however old it is, and what a procedure's standing rests on: its last
+//!    `demote_over` ends, and when it was last demoted and promoted.
 //! 3. Fold the observations of the own partitions from [`lookback`] before the group's committed position up to it.
 //! 4. From there on [`Engine::handle`] every event of the three topics (events of others' services are folded and
 //!    may decide for their dependants), and call [`Engine::tick`] whenever [`Engine::next_deadline`] has come.
@@ -24,6 +25,7 @@
 mod decide;
 mod quiet;
 mod service;
+mod standing;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -32,7 +34,7 @@ mod withheld;
 mod zones;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +50,7 @@ use self::zones::Zone;
 use crate::SOURCE;
 use crate::budget::Limits;
 use crate::condition::{Judge, Objectives, Watch};
+use crate::demotion::Standing;
 use crate::flapping::STATES;
 use crate::hold::Hold;
 use crate::matcher;
@@ -68,6 +71,10 @@ pub struct Engine {
     pauses: Pauses,
     groups: Vec<Redundancy>,
     zones: Vec<Zone>,
+    /// Of procedures of which there is something to know.
+    standings: BTreeMap<ProcedureId, Standing>,
+    /// Those of which something changed since they were judged.
+    unjudged: BTreeSet<ProcedureId>,
     /// What is to be decided anew, since something that held it back is over.
     again: BTreeSet<u32>,
     /// When the plan's own windows are looked at next; `None` if it has none (left).
@@ -182,6 +189,8 @@ impl Engine {
             pauses: Pauses::default(),
             groups,
             zones,
+            standings: BTreeMap::new(),
+            unjudged: BTreeSet::new(),
             again: BTreeSet::new(),
             planned_due: (!plan.maintenance().is_empty()).then_some(DateTime::<Utc>::MIN_UTC),
             since: None,
@@ -255,6 +264,7 @@ impl Engine {
         let mut decided = Vec::new();
         let before: Option<(u32, bool)> = self.index.get(&event.subject).map(|at| (*at, self.has_failed(*at, now)));
         let touched = self.fold_numbers(event);
+        self.demote(now, &mut decided);
         for at in &touched {
             if event.kind() == Kind::ProbeCompleted {
                 self.states[*at as usize].heard_at = Some(now);
@@ -276,6 +286,7 @@ impl Engine {
         let now = now.trunc_subsecs(6);
         self.roll(now);
         let mut decided = Vec::new();
+        self.demote(now, &mut decided);
         while let Some(Reverse((due, at))) = self.deadlines.peek().copied() {
             if due > now {
                 break;
@@ -344,6 +355,7 @@ impl Engine {
             self.told_of_stop(event, incident, stopped);
             return Vec::new();
         }
+        self.stand(event);
         let at = match &event.data {
             EventData::IncidentAcknowledged(data) => self.incidents.get(&data.incident).copied(),
             EventData::IncidentResolved(data) => self.incidents.get(&data.incident).copied(),

@@ -181,6 +181,8 @@ kinds! {
     RecoveryVerified, "recovery.verified", v 1, Recoveries;
     RecoveryFinished, "recovery.finished", v 1, Recoveries;
     RecoveryEscalated, "recovery.escalated", v 1, Recoveries;
+    ProcedureDemoted, "procedure.demoted", v 1, Recoveries;
+    ProcedurePromoted, "procedure.promoted", v 1, Recoveries;
     FailoverStarted, "failover.started", v 1, Recoveries;
     FailoverFinished, "failover.finished", v 1, Recoveries;
     FailbackFinished, "failback.finished", v 1, Recoveries;
@@ -1135,6 +1137,32 @@ payloads! {
         /// What failed as a whole, where that is why: automation of the incident goes on when less is down again.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stopped: Option<Stopped>,
+    }
+    /// A procedure worked too rarely: its recoveries wait for a person's approval until a person promotes it.
+    ProcedureDemoted {
+        /// The procedure.
+        procedure: ProcedureId,
+        /// Verified successes among the attempts that were judged.
+        succeeded: u32,
+        /// Attempts that were judged: of the last `over`, those made since it was promoted last.
+        attempts: u32,
+        /// The share of verified successes that it fell below, even if every attempt still to be made succeeded.
+        below: f64,
+        /// Over so many attempts.
+        over: u32,
+        /// Attempts that were no verified success, oldest first (the newest 20).
+        failed: Vec<RecoveryId>,
+        /// The newest attempt.
+        newest: RecoveryId,
+    }
+    /// A person lets a procedure run by itself again; what it did before counts no more.
+    ProcedurePromoted {
+        /// The procedure.
+        procedure: ProcedureId,
+        /// Who.
+        by: String,
+        /// Why.
+        comment: String,
     }
     /// Traffic is being moved between sites.
     FailoverStarted {

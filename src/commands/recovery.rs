@@ -9,7 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use clap::{Args, Subcommand};
-use rebound_schemas::event::{RecoveryApproved, RecoveryCancelled, RecoveryPaused, RecoveryRejected, RecoveryResumed};
+use rebound_schemas::event::{
+    ProcedurePromoted, RecoveryApproved, RecoveryCancelled, RecoveryPaused, RecoveryRejected, RecoveryResumed,
+};
 use rebound_schemas::{Event, EventData, EventId, ProcedureId, RecoveryId, ServiceId, SiteId, Source, TierId, codec};
 use serde_json::Value;
 
@@ -58,6 +60,16 @@ enum Word {
         #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
         length: Option<Duration>,
     },
+    /// Let a demoted procedure run by itself again: what it did before counts no more.
+    Promote {
+        procedure: ProcedureId,
+        /// Who says so.
+        #[arg(long)]
+        by: String,
+        /// Why: what was mended.
+        #[arg(long)]
+        comment: String,
+    },
     /// End the pause of exactly this scope: what waits is decided by what is so now.
     Resume {
         #[command(flatten)]
@@ -105,12 +117,17 @@ impl Scope {
     /// A scope that the plan in the settings does not have is refused: its pause would stop nothing. Without a plan
     /// at hand it is taken as it stands, and the alert role says if it knows no such thing.
     fn check(&self, common: &Common) -> Result<()> {
-        let Some(plan) = common.settings()?.plan else { return Ok(()) };
-        let plan = super::check::load_plan(&plan)?;
         let Self { site, service, tier, procedure, .. } = self.clone();
-        let fault = rebound_alerting::pause::Scope { site, service, tier, procedure }.fault(&plan);
-        fault.map_or(Ok(()), |fault| Err(anyhow!("nothing was paused: {fault}")))
+        let scope = rebound_alerting::pause::Scope { site, service, tier, procedure };
+        named(common, scope).context("nothing was paused")
     }
+}
+
+/// Refuses names that the plan in the settings does not have.
+fn named(common: &Common, scope: rebound_alerting::pause::Scope) -> Result<()> {
+    let Some(plan) = common.settings()?.plan else { return Ok(()) };
+    let plan = super::check::load_plan(&plan)?;
+    scope.fault(&plan).map_or(Ok(()), |fault| Err(anyhow!(fault)))
 }
 
 pub(crate) async fn recovery(command: Recovery, common: &Common) -> Result<Done> {
@@ -132,6 +149,11 @@ pub(crate) async fn recovery(command: Recovery, common: &Common) -> Result<Done>
             let Scope { site, service, tier, procedure, by, reason } = scope;
             let until = length.map(|length| end_of(now, length)).transpose()?;
             (None, service.clone(), RecoveryPaused { site, service, tier, procedure, until, by, reason }.into())
+        }
+        Word::Promote { procedure, by, comment } => {
+            named(common, rebound_alerting::pause::Scope { procedure: Some(procedure.clone()), ..Default::default() })
+                .context("nothing was promoted")?;
+            (None, None, ProcedurePromoted { procedure, by, comment }.into())
         }
         Word::Resume { scope: Scope { site, service, tier, procedure, by, reason } } => {
             (None, service.clone(), RecoveryResumed { site, service, tier, procedure, by, reason }.into())

@@ -220,7 +220,7 @@ impl Engine {
 
     fn recover(&mut self, at: u32, suppression: Option<&Suppression>, now: DateTime<Utc>, decided: &mut Vec<Event>) {
         let next = self.next_unless(at, suppression, now);
-        let (watched, rules, state) = (self.watched(at), self.rules(at), &self.states[at as usize]);
+        let (watched, state) = (self.watched(at), &self.states[at as usize]);
         let Some(outage) = &state.outage else { return };
         let incident = outage.incident.clone();
         match (next, &watched.procedure) {
@@ -233,7 +233,7 @@ impl Engine {
                     attempt,
                     procedure: procedure.clone(),
                     method: self.plan.services().get(&watched.id).map(|service| service.method),
-                    mode: rules.trigger,
+                    mode: self.trigger_mode(at),
                     first_failure_at: outage.first_failure_at,
                     not_before,
                     by: None,
@@ -366,7 +366,7 @@ impl Engine {
         }
         match not_before {
             Some(due) if due > now => Next::Withheld(Hindrance { until: Some(due), ..WithheldReason::BackOff.into() }),
-            _ => match self.stopped(at).filter(|_| rules.trigger == TriggerMode::Auto) {
+            _ => match self.stopped(at).filter(|_| self.trigger_mode(at) == TriggerMode::Auto) {
                 Some(hindrance) => Next::Withheld(hindrance),
                 None => Next::Trigger(attempt, not_before),
             },

@@ -6,6 +6,7 @@ mod pauses;
 mod promtool;
 mod properties;
 mod quiet;
+mod standing;
 mod withheld;
 mod world;
 mod zones;

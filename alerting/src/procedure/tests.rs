@@ -57,7 +57,7 @@ fn step(id: &str, needs: &[&str]) -> Step {
 fn procedure(steps: Vec<Step>) -> Procedure {
     let (rollback, failover) = (vec![], None);
     let id = ProcedureId::new("p").unwrap();
-    Procedure { id, name: "p".into(), steps, rollback, concurrency: 1, parallel: 1, failover }
+    Procedure { id, name: "p".into(), steps, rollback, concurrency: 1, parallel: 1, failover, demotion: None }
 }
 
 fn manual(id: &str, on_failure: OnFailure) -> Step {

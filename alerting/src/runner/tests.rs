@@ -122,6 +122,7 @@ fn task(steps: Vec<Step>) -> Task {
         rollback: vec![],
         concurrency: 1,
         parallel: 1,
+        demotion: None,
         failover: None,
     };
     Task {

@@ -115,7 +115,8 @@ fn is_own_decision(kind: Kind) -> bool {
         | Kind::StepRequested
         | Kind::RecoveryVerified
         | Kind::RecoveryFinished
-        | Kind::RecoveryEscalated => true,
+        | Kind::RecoveryEscalated
+        | Kind::ProcedureDemoted => true,
         Kind::ProbeCompleted
         | Kind::ServiceLevelMeasured
         | Kind::ResourceMeasured
@@ -138,6 +139,7 @@ fn is_own_decision(kind: Kind) -> bool {
         | Kind::RecoveryCancelled
         | Kind::RecoveryPaused
         | Kind::RecoveryResumed
+        | Kind::ProcedurePromoted
         | Kind::StepAnswered
         | Kind::FailoverStarted
         | Kind::FailoverFinished

@@ -202,6 +202,16 @@ impl Plan {
                 found.push(format!("policy.{}.notify: nobody is told of its alerts", policy.id));
             }
         }
+        for procedure in self.procedures.values().filter(|procedure| procedure.demotion.is_some()) {
+            let by_itself = |service: &Service| {
+                service.procedure.as_ref() == Some(&procedure.id)
+                    && self.policy_of(&service.id).is_some_and(|policy| policy.trigger == TriggerMode::Auto)
+            };
+            if !self.services.values().any(by_itself) {
+                let key = format!("procedure.{}.demote_below", procedure.id);
+                found.push(format!("{key}: no policy lets it run by itself, so there is nothing to be demoted from"));
+            }
+        }
         for channel in self.channels.keys() {
             if !self.policies.values().any(|policy| policy.notify.contains(channel))
                 && self.routes_to(channel).is_empty()

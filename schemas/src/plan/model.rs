@@ -536,6 +536,17 @@ pub struct Procedure {
     pub parallel: u32,
     /// The move between sites that it makes, where it is one.
     pub failover: Option<Failover>,
+    /// When it may no longer run by itself; none: never.
+    pub demotion: Option<Demotion>,
+}
+
+/// When a procedure works too rarely to run by itself.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Demotion {
+    /// With a smaller share of verified successes than this…
+    pub below: f64,
+    /// …among so many of its last attempts.
+    pub over: u32,
 }
 
 /// A move of the load between sites, and what must hold before it begins.

@@ -280,6 +280,14 @@ impl<'a> Row<'a> {
                 self.attempt = i32::try_from(d.attempts).ok();
                 self.reason = Some(&d.reason);
             }
+            EventData::ProcedureDemoted(d) => {
+                self.procedure = Some(d.procedure.as_str());
+                self.recovery = Some(d.newest.as_str());
+            }
+            EventData::ProcedurePromoted(d) => {
+                self.procedure = Some(d.procedure.as_str());
+                self.reason = Some(&d.comment);
+            }
             EventData::FailoverStarted(d) => {
                 self.recovery = d.recovery.as_ref().map(crate::ids::RecoveryId::as_str);
                 self.site = Some(d.to_site.as_str());

@@ -98,6 +98,17 @@ pub(super) fn plan() -> Arc<Plan> {
     PARSED.get_or_init(|| Arc::new(Plan::parse(PLAN, "plan.toml").unwrap_or_else(|faults| panic!("{faults}")))).clone()
 }
 
+/// The same with limits that are met often: one service may be down at once, and one failed attempt of three demotes.
+pub(super) fn guarded_plan() -> Arc<Plan> {
+    static PARSED: OnceLock<Arc<Plan>> = OnceLock::new();
+    let parse = || {
+        let text = PLAN.replace("id = \"restart\"\n[[", "id = \"restart\"\ndemote_below = 0.7\ndemote_over = 3\n[[");
+        let text = format!("{text}[limits]\nstop_above = 1\n");
+        Arc::new(Plan::parse(&text, "plan.toml").unwrap_or_else(|faults| panic!("{faults}")))
+    };
+    PARSED.get_or_init(parse).clone()
+}
+
 pub(super) fn at(second: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
 }
@@ -151,7 +162,7 @@ impl World {
         world
     }
 
-    fn of(plan: Arc<Plan>) -> Self {
+    pub(super) fn of(plan: Arc<Plan>) -> Self {
         let mut engine = Engine::new(plan);
         engine.own_where(|_| true);
         Self { engine, log: Vec::new(), second: 0 }
