@@ -263,7 +263,7 @@ async fn run(cli: Cli) -> Result<Done> {
         Command::Channels(command) => commands::channels::channels(&common.settings()?, command).await,
         Command::Emit(emit) => commands::emit::emit(emit).await,
         Command::Import(command) => commands::import::import(&common.settings()?, *command).await,
-        Command::Recovery(word) => commands::recovery::recovery(word).await,
+        Command::Recovery(word) => commands::recovery::recovery(word, &common).await,
         Command::Failover(asked) => commands::failover::failover(asked, false).await,
         Command::Failback(asked) => commands::failover::failover(asked, true).await,
         Command::Silence(command) => commands::window::silence(command, &common).await,

@@ -71,12 +71,17 @@ impl Budget {
         recent < limits.intensity as usize
     }
 
+    /// Recoveries since the last healthy time that was long enough.
+    #[must_use]
+    pub fn recent(&self) -> usize {
+        self.triggers.iter().rev().take_while(|t| self.calm_at.is_none_or(|calm| **t >= calm)).count()
+    }
+
     /// How long to wait after the end of the last recovery: nothing before the first, then `backoff`, then twice
     /// that, and so on up to `backoff_max`.
     #[must_use]
     pub fn wait(&self, limits: &Limits) -> TimeDelta {
-        let level = self.triggers.iter().rev().take_while(|t| self.calm_at.is_none_or(|calm| **t >= calm)).count();
-        let Some(doublings) = level.checked_sub(1) else { return TimeDelta::zero() };
+        let Some(doublings) = self.recent().checked_sub(1) else { return TimeDelta::zero() };
         let factor = 1_i32.checked_shl(doublings as u32).filter(|f| *f > 0).unwrap_or(i32::MAX);
         limits.backoff.checked_mul(factor).map_or(limits.backoff_max, |wait| wait.min(limits.backoff_max))
     }

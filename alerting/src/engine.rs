@@ -12,7 +12,9 @@
 //! 1. [`Engine::new`], then [`Engine::own_where`] with the services of its partitions.
 //! 2. [`Engine::fold`] all of the alerts and recoveries topics, of *every* partition: dependencies and windows
 //!    may be anyone's. Older history of services without an open incident may be left out, except for silences
-//!    and maintenance windows that are not over and recoveries younger than `intensity_period + backoff_reset`.
+//!    and maintenance windows that are not over, recoveries younger than `intensity_period + backoff_reset`, the
+//!    newest word about each pause, however old it is, and what a procedure's standing rests on: its last
+//!    `demote_over` ends, and when it was last demoted and promoted.
 //! 3. Fold the observations of the own partitions from [`lookback`] before the group's committed position up to it.
 //! 4. From there on [`Engine::handle`] every event of the three topics (events of others' services are folded and
 //!    may decide for their dependants), and call [`Engine::tick`] whenever [`Engine::next_deadline`] has come.
@@ -24,30 +26,36 @@ mod decide;
 mod quiet;
 mod request;
 mod service;
+mod standing;
 mod status;
 #[cfg(test)]
 mod tests;
 mod warn;
+mod withheld;
+mod zones;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
-use rebound_schemas::event::{Severity, TriggerMode};
+use rebound_schemas::event::{RecoveryEscalated, Severity, TriggerMode};
 use rebound_schemas::plan::{Plan, Policy};
 use rebound_schemas::{Event, EventData, IncidentId, Kind, PolicyId, ProcedureId, ServiceId, Source};
 
 use self::quiet::Redundancy;
 use self::service::ServiceState;
 pub use self::status::{RecoveryState, RecoveryStatus, ServiceStatus};
+use self::zones::Zone;
 use crate::SOURCE;
 use crate::budget::Limits;
 use crate::condition::{Judge, Objectives, Watch};
+use crate::demotion::Standing;
 use crate::flapping::STATES;
 use crate::hold::Hold;
 use crate::matcher;
+use crate::pause::{Pauses, Scope, Target};
 use crate::suppress::Windows;
 use crate::threshold::{Rule, Verdict};
 
@@ -61,7 +69,15 @@ pub struct Engine {
     states: Vec<ServiceState>,
     policies: Vec<Rules>,
     windows: Windows,
+    pauses: Pauses,
     groups: Vec<Redundancy>,
+    zones: Vec<Zone>,
+    /// Of procedures of which there is something to know.
+    standings: BTreeMap<ProcedureId, Standing>,
+    /// Those of which something changed since they were judged.
+    unjudged: BTreeSet<ProcedureId>,
+    /// What is to be decided anew, since something that held it back is over.
+    again: BTreeSet<u32>,
     /// When the plan's own windows are looked at next; `None` if it has none (left).
     planned_due: Option<DateTime<Utc>>,
     /// From when on all observations were seen, see [`Engine::seen_since`].
@@ -83,6 +99,8 @@ struct Watched {
     /// Redundancy groups that it needs, and that it is in.
     needs_groups: Box<[u32]>,
     member_of: Box<[u32]>,
+    /// Zones that it is in.
+    zones: Box<[u32]>,
     probed: bool,
     objectives: Objectives,
 }
@@ -120,6 +138,7 @@ impl Engine {
         let index: HashMap<ServiceId, u32> = plan.services().keys().cloned().zip(0..).collect();
         let mut dependants: Vec<Vec<u32>> = vec![Vec::new(); index.len()];
         let groups = quiet::groups(&plan, &index);
+        let zones = zones::zones(&plan, &index);
         let mut watched: Vec<Watched> = Vec::with_capacity(index.len());
         for (service, at) in plan.services().values().zip(0_u32..) {
             let dependencies: Box<[u32]> =
@@ -146,6 +165,7 @@ impl Engine {
                 dependants: Box::default(),
                 needs_groups,
                 member_of,
+                zones: (0..zones.len() as u32).filter(|n| zones[*n as usize].contains(at)).collect(),
                 probed: plan.probes_of(&service.id).next().is_some(),
                 objectives: match plan.policies()[&service.policy].conditions.is_empty() {
                     true => Objectives::default(),
@@ -169,7 +189,12 @@ impl Engine {
             watched,
             policies,
             windows: Windows::default(),
+            pauses: Pauses::default(),
             groups,
+            zones,
+            standings: BTreeMap::new(),
+            unjudged: BTreeSet::new(),
+            again: BTreeSet::new(),
             planned_due: (!plan.maintenance().is_empty()).then_some(DateTime::<Utc>::MIN_UTC),
             since: None,
             incidents: HashMap::new(),
@@ -230,6 +255,9 @@ impl Engine {
                 }
             }
         }
+        for at in std::mem::take(&mut self.again) {
+            self.wake(at);
+        }
     }
 
     /// Folds one live event and decides; answers the events to append, in order, already folded.
@@ -239,6 +267,7 @@ impl Engine {
         let mut decided = Vec::new();
         let before: Option<(u32, bool)> = self.index.get(&event.subject).map(|at| (*at, self.has_failed(*at, now)));
         let touched = self.fold_numbers(event);
+        self.demote(now, &mut decided);
         for at in &touched {
             if event.kind() == Kind::ProbeCompleted {
                 self.states[*at as usize].heard_at = Some(now);
@@ -251,6 +280,7 @@ impl Engine {
         {
             self.decide_dependants(at, now, &mut decided);
         }
+        self.settle(now, &mut decided);
         decided
     }
 
@@ -259,6 +289,7 @@ impl Engine {
         let now = now.trunc_subsecs(6);
         self.roll(now);
         let mut decided = Vec::new();
+        self.demote(now, &mut decided);
         while let Some(Reverse((due, at))) = self.deadlines.peek().copied() {
             if due > now {
                 break;
@@ -271,8 +302,16 @@ impl Engine {
                 self.decide_dependants(at, now, &mut decided);
             }
         }
+        self.settle(now, &mut decided);
         self.windows.prune(now);
         decided
+    }
+
+    /// Decides anew about what something held back that is over.
+    fn settle(&mut self, now: DateTime<Utc>, decided: &mut Vec<Event>) {
+        while let Some(at) = self.again.pop_first() {
+            self.decide(at, now, decided);
+        }
     }
 
     /// Lets a time pass in which nothing could be heard: this instance stood still, or its clock was set by so much
@@ -314,12 +353,23 @@ impl Engine {
             numbers.dedup();
             return numbers;
         }
+        if let Some(scope) = Scope::of(&event.data) {
+            let changed = self.pauses.evolve(event);
+            let down = |at: &u32| self.states[*at as usize].outage.is_some() && scope.covers(self.target(*at));
+            return if changed { (0..self.watched.len() as u32).filter(down).collect() } else { Vec::new() };
+        }
+        if let EventData::RecoveryEscalated(RecoveryEscalated { stopped: Some(stopped), incident, .. }) = &event.data {
+            self.told_of_stop(event, incident, stopped);
+            return Vec::new();
+        }
+        self.stand(event);
         let at = match &event.data {
             EventData::IncidentAcknowledged(data) => self.incidents.get(&data.incident).copied(),
             EventData::IncidentResolved(data) => self.incidents.get(&data.incident).copied(),
             _ => None,
         };
         let Some(at) = at.or_else(|| self.index.get(&event.subject).copied()) else { return Vec::new() };
+        let was_down = self.is_down(at);
         let policy = &self.policies[self.watched[at as usize].policy as usize];
         let state = &mut self.states[at as usize];
         let open_before = state.open_incidents().count();
@@ -333,7 +383,20 @@ impl Engine {
         {
             self.incidents.remove(&data.incident);
         }
+        self.count(at, was_down);
         vec![at]
+    }
+
+    /// What a pause may cover of a service.
+    fn target(&self, at: u32) -> Target<'_> {
+        let watched = &self.watched[at as usize];
+        let service = self.plan.services().get(&watched.id);
+        Target {
+            service: &watched.id,
+            site: service.map(|service| &service.site),
+            tier: service.map(|service| &service.tier),
+            procedure: watched.procedure.as_ref(),
+        }
     }
 
     /// Has a folded service with an open incident looked at, as soon as time is told.

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`threshold`] and [`flapping`] judge a probe's observations, [`condition`], [`burn`] and [`hold`]
 //! what else a policy looks at, [`matcher`], [`suppress`] and [`budget`] hold back, [`engine`] folds events and
-//! decides, [`notify`] says who is to be told, [`pause`] what a person stopped, [`queue`] whose recovery's turn it
+//! decides, [`notify`] says who is to be told, [`pause`] what a person stopped, [`demotion`] which procedure lost its right to run by itself, [`queue`] whose recovery's turn it
 //! is, [`procedure`] what its next step is, [`verification`] whether it worked, [`sites`] whether a site may be left, [`moves`] how.
 //! All of these are pure: no clock, no
 //! I/O, no runtime. [`channel`], [`action`] and [`runner`] are the effects: notifications sent, steps done.
@@ -14,6 +14,7 @@ pub mod burn;
 mod cases;
 pub mod channel;
 pub mod condition;
+pub mod demotion;
 pub mod engine;
 pub mod flapping;
 pub mod hold;

@@ -12,7 +12,7 @@ use rebound_schemas::plan::{Failover, Plan, Procedure};
 use rebound_schemas::{Event, EventData, EventId, IncidentId, ProcedureId, RecoveryId, ServiceId, SiteId};
 use serde::{Deserialize, Serialize};
 
-use crate::pause::Pauses;
+use crate::pause::{Pauses, Target};
 use crate::procedure::{Placeholders, describe, unfold};
 use crate::runner::Move;
 use crate::sites::{Load, Sites};
@@ -299,7 +299,14 @@ impl Moving<'_> {
             (_, Load::Leaving(at)) => Err(format!("the load of {home} is on its way to {at}")),
             (_, Load::At(at)) => Err(format!("the load of {home} is at {at}")),
         };
-        let paused = pauses.active(self.carrier, plan.services().get(self.carrier).map(|s| &s.site), now);
+        let carrier = plan.services().get(self.carrier);
+        let target = Target {
+            service: self.carrier,
+            site: carrier.map(|service| &service.site),
+            tier: carrier.map(|service| &service.tier),
+            procedure: Some(&self.procedure.id),
+        };
+        let paused = pauses.active(target, now);
         let automation = match paused {
             None => Ok("it is not paused".to_owned()),
             Some(pause) => Err(format!("{} paused it: {}", pause.by, pause.reason)),

@@ -1,16 +1,90 @@
 //! Pauses of automation: which scopes a person stopped, and until when. A pure fold over `recovery.paused` and
 //! `recovery.resumed`.
 //!
-//! A pause holds recoveries back, it forgets none: when it ends, [`crate::queue`] decides about each by what is then
-//! so, and calls off those whose incident was resolved meanwhile.
+//! A pause holds recoveries back, it forgets none: nothing is triggered in it and nothing that was triggered begins.
+//! When it ends, [`crate::engine`] triggers what is still down, once, and [`crate::queue`] decides about what waits by
+//! what is then so. How long ago it was said makes no difference, so a shell folds every word about pauses there is.
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use rebound_schemas::{Event, EventData, EventId, ServiceId, SiteId, Source};
+use rebound_schemas::event::EventRef;
+use rebound_schemas::plan::{Plan, suggest};
+use rebound_schemas::{Event, EventData, EventId, ProcedureId, ServiceId, SiteId, Source, TierId};
 
-/// What a pause covers: a site, a service, or (neither) everything.
-type Scope = (Option<SiteId>, Option<ServiceId>);
+/// Scopes that are remembered beyond those in force: words about what was resumed long ago give way, oldest first.
+const REMEMBERED: usize = 1024;
+
+/// What a pause covers: everything of which all that it names is true. Naming nothing, it covers everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Scope {
+    /// Services of this site.
+    pub site: Option<SiteId>,
+    /// This service.
+    pub service: Option<ServiceId>,
+    /// Services of this tier.
+    pub tier: Option<TierId>,
+    /// Recoveries by this procedure.
+    pub procedure: Option<ProcedureId>,
+}
+
+/// What a pause may cover: a recovery of a service, made or to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// The service.
+    pub service: &'a ServiceId,
+    /// Where it runs; `None` for one that the plan does not have.
+    pub site: Option<&'a SiteId>,
+    /// Its tier; `None` for one that the plan does not have.
+    pub tier: Option<&'a TierId>,
+    /// What brings it back, where something does.
+    pub procedure: Option<&'a ProcedureId>,
+}
+
+impl Scope {
+    /// What an event is about, if it is a word about a pause.
+    #[must_use]
+    pub fn of(data: &EventData) -> Option<Self> {
+        let (site, service, tier, procedure) = match data {
+            EventData::RecoveryPaused(data) => (&data.site, &data.service, &data.tier, &data.procedure),
+            EventData::RecoveryResumed(data) => (&data.site, &data.service, &data.tier, &data.procedure),
+            _ => return None,
+        };
+        let (site, service) = (site.clone(), service.clone());
+        Some(Self { site, service, tier: tier.clone(), procedure: procedure.clone() })
+    }
+
+    /// Whether it covers a recovery. What is not known of a service is not what a scope names.
+    #[must_use]
+    pub fn covers(&self, target: Target<'_>) -> bool {
+        fn holds<T: PartialEq>(named: Option<&T>, is: Option<&T>) -> bool {
+            named.is_none() || named == is
+        }
+        holds(self.site.as_ref(), target.site)
+            && holds(self.service.as_ref(), Some(target.service))
+            && holds(self.tier.as_ref(), target.tier)
+            && holds(self.procedure.as_ref(), target.procedure)
+    }
+
+    /// What it names that the plan does not have, in words, with what was probably meant: such a pause stops nothing.
+    #[must_use]
+    pub fn fault(&self, plan: &Plan) -> Option<String> {
+        fn missing<'n, T: AsRef<str> + 'n>(
+            what: &str,
+            named: Option<&T>,
+            there: impl Iterator<Item = &'n T> + Clone,
+        ) -> Option<String> {
+            let named = named?.as_ref();
+            let there = there.map(AsRef::as_ref);
+            (!there.clone().any(|id| id == named))
+                .then(|| format!("{named:?} is not a {what} of the plan: {}", suggest(named, there)))
+        }
+        missing("site", self.site.as_ref(), plan.sites().keys())
+            .or_else(|| missing("service", self.service.as_ref(), plan.services().keys()))
+            .or_else(|| missing("tier", self.tier.as_ref(), plan.tiers().keys()))
+            .or_else(|| missing("procedure", self.procedure.as_ref(), plan.procedures().keys()))
+    }
+}
 
 /// The order in which a person's words about one scope are weighed.
 type Stamp = (DateTime<Utc>, Source, EventId);
@@ -30,41 +104,70 @@ pub struct Pause {
     pub by: String,
     /// Why.
     pub reason: String,
+    /// The event that says so.
+    pub said: EventRef,
 }
 
 impl Pauses {
-    /// Takes note of an event. Of two about the same scope the later by time counts, whichever was folded first.
-    pub fn evolve(&mut self, event: &Event) {
-        let (scope, pause) = match &event.data {
+    /// Takes note of an event; `false` if it changed nothing. Of two words about the same scope the later by time
+    /// counts, whichever was folded first.
+    pub fn evolve(&mut self, event: &Event) -> bool {
+        let Some(scope) = Scope::of(&event.data) else { return false };
+        let pause = match &event.data {
             EventData::RecoveryPaused(data) => {
-                let pause = Pause { until: data.until, by: data.by.clone(), reason: data.reason.clone() };
-                ((data.site.clone(), data.service.clone()), Some(pause))
+                let (by, reason, said) = (data.by.clone(), data.reason.clone(), EventRef::from(event));
+                Some(Pause { until: data.until, by, reason, said })
             }
-            EventData::RecoveryResumed(data) => ((data.site.clone(), data.service.clone()), None),
-            _ => return,
+            _ => None,
         };
         let stamp = (event.occurred_at, event.source.clone(), event.id.clone());
-        if self.scopes.get(&scope).is_none_or(|(held, _)| *held < stamp) {
+        let newer = self.scopes.get(&scope).is_none_or(|(held, _)| *held < stamp);
+        if newer {
             self.scopes.insert(scope, (stamp, pause));
+            self.forget();
+        }
+        newer
+    }
+
+    fn forget(&mut self) {
+        if self.scopes.len() > REMEMBERED {
+            let resumed = self.scopes.iter().filter(|(_, (_, pause))| pause.is_none());
+            let oldest = resumed.min_by_key(|(_, (stamp, _))| stamp).map(|(scope, _)| scope.clone());
+            oldest.map(|scope| self.scopes.remove(&scope));
         }
     }
 
-    /// The pause that holds a service of `site` back at `now`.
+    fn covering<'a>(&'a self, target: Target<'a>) -> impl Iterator<Item = &'a (Stamp, Option<Pause>)> {
+        self.scopes.iter().filter(move |(scope, _)| scope.covers(target)).map(|(_, word)| word)
+    }
+
+    /// The pause that holds a recovery back at `now`.
     ///
     /// | paused | holds back |
     /// |---|---|
-    /// | everything | every service |
-    /// | a site | the services of that site |
-    /// | a service | that service |
-    /// | a site and a service | that service while it is of that site |
+    /// | everything | every recovery |
+    /// | a site, a tier | those of its services |
+    /// | a service | its own |
+    /// | a procedure | those by it |
+    /// | several of these | those of which all is true |
     /// | anything, with an `until` that has come | nothing |
     #[must_use]
-    pub fn active(&self, service: &ServiceId, site: Option<&SiteId>, now: DateTime<Utc>) -> Option<&Pause> {
-        self.scopes.iter().find_map(|((of_site, of_service), (_, pause))| {
-            let covers = of_site.as_ref().is_none_or(|of| Some(of) == site)
-                && of_service.as_ref().is_none_or(|of| of == service);
-            pause.as_ref().filter(|pause| covers && pause.until.is_none_or(|until| now < until))
-        })
+    pub fn active<'a>(&'a self, target: Target<'a>, now: DateTime<Utc>) -> Option<&'a Pause> {
+        let pauses = self.covering(target).filter_map(|(_, pause)| pause.as_ref());
+        pauses.into_iter().find(|pause| pause.until.is_none_or(|until| now < until))
+    }
+
+    /// When time alone next ends a pause that covers a recovery.
+    #[must_use]
+    pub fn next_end(&self, target: Target<'_>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.covering(target).filter_map(|(_, pause)| pause.as_ref()?.until).filter(|until| *until > now).min()
+    }
+
+    /// When the last pause that covered a recovery ended, by a word or by itself.
+    #[must_use]
+    pub fn last_end(&self, target: Target<'_>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let ended = |(stamp, pause): &(Stamp, Option<Pause>)| pause.as_ref().map_or(Some(stamp.0), |pause| pause.until);
+        self.covering(target).filter_map(ended).filter(|end| *end <= now).max()
     }
 }
 

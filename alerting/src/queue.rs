@@ -15,13 +15,18 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use rebound_schemas::event::{
     ErrorClass, RecoveryEscalated, RecoveryExpired, RecoveryFinished, RecoveryOutcome, RecoveryStarted,
-    RecoveryTriggered, Restraint, TriggerMode,
+    RecoveryTriggered, TriggerMode,
 };
-use rebound_schemas::plan::Plan;
-use rebound_schemas::{Event, EventData, IncidentId, PlanVersion, ProcedureId, RecoveryId, ServiceId, SiteId};
+use rebound_schemas::plan::{Plan, Reach};
+use rebound_schemas::{Event, EventData, IncidentId, PlanVersion, ProcedureId, RecoveryId, ServiceId, SiteId, TierId};
 
-use crate::pause::Pauses;
+use self::radius::{Full, place};
+use self::withheld::{Ahead, Hindrance, Said};
+use crate::pause::{Pauses, Target};
 use crate::runner::recovery_event;
+
+mod radius;
+mod withheld;
 
 /// How much runs at the same time, and how long a trigger is good for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +35,8 @@ pub struct QueueLimits {
     pub total: usize,
     /// Recoveries of services at one site at the same time, at most.
     pub per_site: usize,
-    /// A recovery that has not begun so long after its trigger is called off. What ended is remembered twice as long:
+    /// A recovery that has not begun so long after its trigger, or after the last pause that held it back, is called
+    /// off. What ended is remembered twice as long:
     /// should its trigger be delivered again even later, it is called off for its age and not run.
     pub stale_after: Duration,
 }
@@ -47,10 +53,16 @@ pub trait Topology {
     fn version(&self) -> &PlanVersion;
     /// Where a service runs; `None` for one that the plan does not have.
     fn site(&self, service: &ServiceId) -> Option<&SiteId>;
+    /// The tier of a service; `None` for one that the plan does not have.
+    fn tier(&self, service: &ServiceId) -> Option<&TierId>;
     /// What a service needs directly.
     fn depends_on(&self, service: &ServiceId) -> &[ServiceId];
     /// How many recoveries by a procedure may run at the same time.
     fn concurrency(&self, procedure: &ProcedureId) -> usize;
+    /// The limits of a site; of everything together where none is named.
+    fn reach(&self, site: Option<&SiteId>) -> Reach;
+    /// How many services run at a site; in all where none is named.
+    fn services_at(&self, site: Option<&SiteId>) -> u32;
 }
 
 impl Topology for Plan {
@@ -62,12 +74,24 @@ impl Topology for Plan {
         self.services().get(service).map(|s| &s.site)
     }
 
+    fn tier(&self, service: &ServiceId) -> Option<&TierId> {
+        self.services().get(service).map(|s| &s.tier)
+    }
+
     fn depends_on(&self, service: &ServiceId) -> &[ServiceId] {
         self.services().get(service).map_or(&[], |s| &s.depends_on)
     }
 
     fn concurrency(&self, procedure: &ProcedureId) -> usize {
         self.procedures().get(procedure).map_or(1, |p| p.concurrency as usize)
+    }
+
+    fn reach(&self, site: Option<&SiteId>) -> Reach {
+        Self::reach(self, site)
+    }
+
+    fn services_at(&self, site: Option<&SiteId>) -> u32 {
+        Self::services_at(self, site)
     }
 }
 
@@ -124,6 +148,15 @@ struct Entry {
     /// Of the first event seen.
     since: DateTime<Utc>,
     started_at: Option<DateTime<Utc>>,
+    /// What was said last to keep it waiting.
+    said: Option<Said>,
+}
+
+impl Entry {
+    fn target<'a, T: Topology + ?Sized>(&'a self, plan: &'a T) -> Target<'a> {
+        let (site, tier) = (plan.site(&self.service), plan.tier(&self.service));
+        Target { service: &self.service, site, tier, procedure: Some(&self.procedure) }
+    }
 }
 
 /// Pending, running and finished recoveries.
@@ -143,6 +176,8 @@ pub struct Queue {
     limits: QueueLimits,
     entries: BTreeMap<RecoveryId, Entry>,
     resolved: BTreeMap<IncidentId, DateTime<Utc>>,
+    /// Open incidents that policies opened, and their services.
+    down: BTreeMap<IncidentId, ServiceId>,
     /// When approvals were given that were seen before their trigger.
     approvals: BTreeMap<RecoveryId, BTreeSet<DateTime<Utc>>>,
     /// What people refused or called off, and their words; also before the trigger was seen.
@@ -155,8 +190,8 @@ impl Queue {
     /// Knows of nothing yet.
     #[must_use]
     pub fn new(limits: QueueLimits) -> Self {
-        let (entries, resolved, approvals, refused, pauses, running) = Default::default();
-        Self { limits, entries, resolved, approvals, refused, pauses, running }
+        let (entries, resolved, down, approvals, refused, pauses, running) = Default::default();
+        Self { limits, entries, resolved, down, approvals, refused, pauses, running }
     }
 
     /// Takes note of an event. One delivered again, or in another order, changes nothing that matters.
@@ -187,7 +222,10 @@ impl Queue {
             EventData::RecoveryCancelled(data) => {
                 self.refuse(&data.recovery, at, format!("{} called it off: {}", data.by, data.reason));
             }
-            EventData::RecoveryPaused(_) | EventData::RecoveryResumed(_) => self.pauses.evolve(event),
+            EventData::RecoveryPaused(_) | EventData::RecoveryResumed(_) => {
+                self.pauses.evolve(event);
+            }
+            EventData::RecoveryWithheld(data) => self.said(event, data),
             EventData::RecoveryStarted(data) => {
                 let RecoveryStarted { recovery, incident, procedure, .. } = data;
                 let entry = self.entry(recovery, event, incident, procedure, Phase::Started);
@@ -200,7 +238,13 @@ impl Queue {
                 self.entry(&data.recovery, event, &data.incident, &data.procedure, Phase::Finished).phase =
                     Phase::Finished;
             }
-            EventData::IncidentResolved(data) => drop(self.resolved.insert(data.incident.clone(), at)),
+            EventData::IncidentOpened(d) if d.policy.is_some() && !self.resolved.contains_key(&d.incident) => {
+                self.down.insert(d.incident.clone(), event.subject.clone());
+            }
+            EventData::IncidentResolved(data) => {
+                self.down.remove(&data.incident);
+                self.resolved.insert(data.incident.clone(), at);
+            }
             _ => {}
         }
     }
@@ -231,6 +275,7 @@ impl Queue {
             phase,
             since: event.occurred_at,
             started_at: None,
+            said: None,
         })
     }
 
@@ -283,14 +328,15 @@ impl Queue {
     /// | started, not running here | finished as interrupted |
     /// | pending, rejected or called off by a person | finished as cancelled |
     /// | pending, its incident is resolved | finished as cancelled |
-    /// | pending for longer than [`QueueLimits::stale_after`] | finished as cancelled |
+    /// | pending for longer than [`QueueLimits::stale_after`], since the last pause of it ended | finished as cancelled |
     /// | pending, not approved by `approve_until` | expired: escalated, and finished as cancelled |
     /// | pending, mode approve or off, not approved | waits |
     /// | pending, a dry run | starts: nothing is done, so nothing holds it back, and it holds up nothing |
     /// | pending, before its `not_before` | waits |
-    /// | pending, while its service, its site or everything is paused | waits |
+    /// | pending, while it is paused: its service, site, tier, procedure or everything | waits |
     /// | pending, while a recovery of the same service runs, or an older one of it waits | waits |
     /// | pending, while a recovery of a direct or indirect dependency waits or runs | waits |
+    /// | pending and automatic, while more of its site or of everything is down than [`Reach::stop_above`] | waits |
     /// | pending, and the procedure, the site or the total is at its limit | waits |
     /// | pending otherwise | starts |
     ///
@@ -303,23 +349,34 @@ impl Queue {
         now: DateTime<Utc>,
         owned: impl Fn(&ServiceId) -> bool,
     ) -> Vec<Command> {
+        self.walk(plan, now, owned).0
+    }
+
+    /// What is to be done, and what keeps the owned ones of the others waiting.
+    fn walk<T: Topology + ?Sized>(
+        &self,
+        plan: &T,
+        now: DateTime<Utc>,
+        owned: impl Fn(&ServiceId) -> bool,
+    ) -> (Vec<Command>, Vec<(RecoveryId, Hindrance)>) {
         let mut open: Vec<(&RecoveryId, &Entry)> =
             self.entries.iter().filter(|(_, entry)| entry.phase != Phase::Finished).collect();
         open.sort_by_key(|(id, entry)| (entry.since, *id));
         let mut load = Load::default();
-        for (_, entry) in open.iter().filter(|(id, entry)| self.active(id, entry) && !entry.is_dry_run()) {
-            load.add(entry, plan);
+        load.down(self.down.values().collect(), plan);
+        for (id, entry) in open.iter().filter(|(id, entry)| self.active(id, entry) && !entry.is_dry_run()) {
+            load.add(id, entry, plan);
         }
         // Services that are being recovered or will be: their dependants wait.
         let busy: BTreeSet<&ServiceId> = open
             .iter()
-            .filter(|(id, entry)| self.active(id, entry) || self.called_off(id, entry, now).is_none())
+            .filter(|(id, entry)| self.active(id, entry) || self.called_off(id, entry, plan, now).is_none())
             .filter(|(_, entry)| !entry.is_dry_run())
             .map(|(_, entry)| &entry.service)
             .collect();
-        let mut commands = Vec::new();
+        let (mut commands, mut waits) = (Vec::new(), Vec::new());
         // Services with an older recovery that waits: a younger one does not overtake it.
-        let mut waiting: BTreeSet<&ServiceId> = BTreeSet::new();
+        let mut waiting: BTreeMap<&ServiceId, &RecoveryId> = BTreeMap::new();
         for (id, entry) in &open {
             if self.running.contains(*id) {
                 continue;
@@ -333,7 +390,7 @@ impl Queue {
                 continue;
             }
             let Some((trigger, triggered)) = &entry.trigger else { continue };
-            if let Some(why) = self.called_off(id, entry, now) {
+            if let Some(why) = self.called_off(id, entry, plan, now) {
                 if mine {
                     commands.push(match why {
                         CalledOff::Cancelled(reason) => {
@@ -350,44 +407,46 @@ impl Queue {
                 }
                 continue;
             }
-            let due =
-                (trigger.mode == TriggerMode::Auto || entry.approved) && trigger.not_before.is_none_or(|at| at <= now);
-            let first = waiting.insert(&entry.service);
-            let free = |of| trigger.asked.as_ref().is_some_and(|asked| asked.overrides.contains(&of));
-            let paused = self.pauses.active(&entry.service, plan.site(&entry.service), now).is_some();
-            let room = if free(Restraint::Concurrency) {
-                !load.services.contains(&entry.service)
-            } else {
-                load.has_room(entry, plan, &self.limits)
-            };
-            if mine
-                && due
-                && (!paused || free(Restraint::Pause))
-                && first
-                && (free(Restraint::Dependencies) || !needs_any(plan, &entry.service, &busy))
-                && room
-            {
-                load.add(entry, plan);
-                commands.push(Command::Start { triggered: triggered.clone() });
+            let older = waiting.get(&entry.service).copied().or_else(|| load.services.get(&entry.service).copied());
+            waiting.entry(&entry.service).or_insert(*id);
+            let ahead = Ahead { older, dependency: needs_any(plan, &entry.service, &busy) };
+            match self.in_the_way(plan, (entry, trigger), ahead, &load, now) {
+                Some(hindrance) if mine => waits.push(((*id).clone(), hindrance)),
+                None if mine => {
+                    load.add(id, entry, plan);
+                    commands.push(Command::Start { triggered: triggered.clone() });
+                }
+                _ => {}
             }
         }
-        commands
+        (commands, waits)
     }
 
     fn active(&self, id: &RecoveryId, entry: &Entry) -> bool {
         entry.phase == Phase::Started || self.running.contains(id)
     }
 
-    fn called_off(&self, id: &RecoveryId, entry: &Entry, now: DateTime<Utc>) -> Option<CalledOff> {
+    fn called_off<T: Topology + ?Sized>(
+        &self,
+        id: &RecoveryId,
+        entry: &Entry,
+        plan: &T,
+        now: DateTime<Utc>,
+    ) -> Option<CalledOff> {
         if let Some((_, words)) = self.refused.get(id) {
             return Some(CalledOff::Cancelled(words.clone()));
         }
         if self.resolved.contains_key(&entry.incident) {
             return Some(CalledOff::Cancelled("its incident was resolved before it began".into()));
         }
-        let age = now.signed_duration_since(entry.since);
-        if age > self.stale_after() {
-            return Some(CalledOff::Cancelled(format!("it had not begun {} h after its trigger", age.num_hours())));
+        // A pause makes nothing old: what it held back is as good as new when it ends.
+        let target = entry.target(plan);
+        if self.pauses.active(target, now).is_none() {
+            let since = self.pauses.last_end(target, now).map_or(entry.since, |end| end.max(entry.since));
+            let age = now.signed_duration_since(since);
+            if age > self.stale_after() {
+                return Some(CalledOff::Cancelled(format!("it had not begun {} h after its trigger", age.num_hours())));
+            }
         }
         let until = entry.trigger.as_ref().filter(|_| !entry.approved).and_then(|(data, _)| data.approve_until);
         until.filter(|until| now.signed_duration_since(*until) >= ON_ITS_WAY).map(CalledOff::Expired)
@@ -405,8 +464,13 @@ impl Queue {
         let attempts = entry.trigger.as_ref().map_or(1, |(data, _)| data.attempt);
         let reason = format!("nobody approved it by {}", approve_until.to_rfc3339_opts(SecondsFormat::Secs, true));
         let expired = RecoveryExpired { recovery: recovery.clone(), incident: incident.clone(), approve_until };
-        let escalated =
-            RecoveryEscalated { incident, recovery: Some(recovery.clone()), attempts, reason: reason.clone() };
+        let escalated = RecoveryEscalated {
+            incident,
+            recovery: Some(recovery.clone()),
+            attempts,
+            reason: reason.clone(),
+            stopped: None,
+        };
         let event = |what: &str, data| recovery_event(recovery, &entry.service, plan.version(), what, now, data);
         let mut events = vec![event("expired", expired.into()), event("escalated", escalated.into())];
         if let Command::Finish { finished } =
@@ -460,47 +524,64 @@ impl Entry {
     }
 }
 
-/// Whether a service needs one of these, directly or indirectly.
-fn needs_any<T: Topology + ?Sized>(plan: &T, service: &ServiceId, wanted: &BTreeSet<&ServiceId>) -> bool {
+/// One of these that a service needs, directly or indirectly.
+fn needs_any<'a, T: Topology + ?Sized>(
+    plan: &'a T,
+    service: &ServiceId,
+    wanted: &BTreeSet<&ServiceId>,
+) -> Option<&'a ServiceId> {
     let mut seen: BTreeSet<&ServiceId> = BTreeSet::new();
     let mut next: Vec<&ServiceId> = plan.depends_on(service).iter().collect();
     while let Some(dependency) = next.pop() {
         if wanted.contains(dependency) {
-            return true;
+            return Some(dependency);
         }
         if seen.insert(dependency) {
             next.extend(plan.depends_on(dependency));
         }
     }
-    false
+    None
 }
 
 /// What runs now.
 #[derive(Debug, Default)]
 struct Load<'a> {
     total: usize,
-    services: BTreeSet<&'a ServiceId>,
+    services: BTreeMap<&'a ServiceId, &'a RecoveryId>,
     procedures: BTreeMap<&'a ProcedureId, usize>,
     sites: BTreeMap<SiteId, usize>,
+    /// Services that are down, by site.
+    down: BTreeMap<Option<SiteId>, u32>,
 }
 
 impl<'a> Load<'a> {
-    fn add<T: Topology + ?Sized>(&mut self, entry: &'a Entry, plan: &T) {
+    fn add<T: Topology + ?Sized>(&mut self, id: &'a RecoveryId, entry: &'a Entry, plan: &T) {
         self.total += 1;
-        self.services.insert(&entry.service);
+        self.services.insert(&entry.service, id);
         *self.procedures.entry(&entry.procedure).or_default() += 1;
         if let Some(site) = plan.site(&entry.service) {
             *self.sites.entry(site.clone()).or_default() += 1;
         }
     }
 
-    fn has_room<T: Topology + ?Sized>(&self, entry: &Entry, plan: &T, limits: &QueueLimits) -> bool {
-        let at_site = plan.site(&entry.service).and_then(|site| self.sites.get(site)).copied().unwrap_or_default();
+    /// The first limit that has no room for a recovery.
+    fn full<T: Topology + ?Sized>(&self, entry: &Entry, plan: &T, limits: &QueueLimits) -> Option<Full> {
+        let site = plan.site(&entry.service);
+        let at_site = site.and_then(|site| self.sites.get(site)).copied().unwrap_or_default();
         let by_procedure = self.procedures.get(&entry.procedure).copied().unwrap_or_default();
-        self.total < limits.total
-            && at_site < limits.per_site
-            && by_procedure < plan.concurrency(&entry.procedure)
-            && !self.services.contains(&entry.service)
+        let reach = |site| plan.reach(site).max_recovering.map_or(usize::MAX, |most| most as usize);
+        let of_site = site.map_or(usize::MAX, |site| reach(Some(site)));
+        let named = site.map_or_else(|| "no site".to_owned(), |site| place(Some(site)));
+        [
+            (place(None), self.total, reach(None), true),
+            (named.clone(), at_site, of_site, true),
+            ("everywhere".to_owned(), self.total, limits.total, false),
+            (named, at_site, limits.per_site, false),
+            (format!("procedure {}", entry.procedure), by_procedure, plan.concurrency(&entry.procedure), false),
+        ]
+        .into_iter()
+        .find(|(_, running, most, _)| running >= most)
+        .map(|(place, running, most, planned)| Full { place, running, most, planned })
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use rebound_schemas::event::{Severity, SuppressionCause};
+use rebound_schemas::event::{EventRef, Severity, SuppressionCause};
 use rebound_schemas::{Event, EventData, ServiceId};
 
 use crate::matcher::Chosen;
@@ -70,6 +70,8 @@ pub struct Window {
     /// Remembered until then, though it may have ended before: what is delivered again must not revive it.
     kept_until: DateTime<Utc>,
     services: Arc<[ServiceId]>,
+    /// The event that tells of it; none for what only the plan says.
+    said_by: Option<EventRef>,
 }
 
 /// Silences and maintenance windows. One told of again under the same name is replaced, so that it can be moved
@@ -107,8 +109,11 @@ impl Windows {
             None => (services.as_slice(), None),
         };
         let (said_at, services) = (event.occurred_at, services.into());
-        let window = Window { cause, name, from, until, severities, said_at, kept_until: until, services };
-        let known = self.by_name.get(&(cause, window.name.clone()));
+        let said_by = Some(EventRef::from(event));
+        let known = self.by_name.get(&(cause, name.clone()));
+        // Remembered as long as an earlier telling of it would be in force, should that be delivered again.
+        let kept_until = known.map_or(until, |known| known.kept_until.max(until));
+        let window = Window { cause, name, from, until, severities, said_at, kept_until, services, said_by };
         if known.is_some_and(|known| known.said_at > window.said_at || *known == window) {
             return Vec::new();
         }
@@ -123,7 +128,8 @@ impl Windows {
             return false;
         }
         let (services, name) = (services.into(), key.1);
-        self.insert(Window { cause, name, from, until, severities: None, said_at: from, kept_until: until, services });
+        let (severities, said_at, kept_until, said_by) = (None, from, until, None);
+        self.insert(Window { cause, name, from, until, severities, said_at, kept_until, services, said_by });
         true
     }
 
@@ -140,7 +146,8 @@ impl Windows {
                 let kept_until = at + TimeDelta::days(7);
                 let services = Arc::default();
                 let (from, until, said_at) = (at, at, at);
-                self.insert(Window { cause, name, from, until, severities: None, said_at, kept_until, services })
+                let (severities, said_by) = (None, None);
+                self.insert(Window { cause, name, from, until, severities, said_at, kept_until, services, said_by })
             }
         }
     }
@@ -182,6 +189,14 @@ impl Windows {
         let rank = |w: &&Window| (w.cause != SuppressionCause::Maintenance, w.name.clone());
         let covers = |w: &&Window| w.severities.as_ref().is_none_or(|severities| severities.contains(&severity));
         self.of(service).filter(|w| w.from <= now && now < w.until).filter(covers).min_by_key(rank)
+    }
+
+    /// The event that tells of a window of a service. The plan's own are told of under a name for each service.
+    #[must_use]
+    pub fn said(&self, service: &ServiceId, name: &str) -> Option<EventRef> {
+        let told = format!("{name}/{service}");
+        let named = |wanted: &str| self.of(service).find(|w| *w.name == *wanted).and_then(|w| w.said_by.clone());
+        named(name).or_else(|| named(&told))
     }
 
     /// When a window of the service next begins or ends.
@@ -271,6 +286,12 @@ mod tests {
         );
         windows.fold(&silence(6, "t", &[], 0, 10), None);
         assert!(windows.active(&id("subject"), CRITICAL, at(5)).is_some());
+        windows.prune(at(99));
+        windows.fold(&silence(1, "s", &["a", "b"], 10, 100), None);
+        assert!(
+            windows.active(&id("b"), CRITICAL, at(99)).is_none(),
+            "a shorter one outlives the longer one it replaced"
+        );
         windows.prune(at(1000));
         assert!(windows.by_name.is_empty() && windows.by_service.is_empty());
     }

@@ -333,6 +333,12 @@ impl ProbeState {
     pub fn is_flapping(&self) -> bool {
         self.flapping.is_flapping()
     }
+
+    /// How much of its recent past was change, 0 to 1; see [`Flapping::share`].
+    #[must_use]
+    pub fn flapping_share(&self) -> f64 {
+        self.flapping.share()
+    }
 }
 
 /// What all probes of a service say together.

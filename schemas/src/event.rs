@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{
     AlertId, ChannelId, DrillId, EventId, IncidentId, PlanVersion, PolicyId, ProbeId, ProcedureId, RecoveryId,
-    ServiceId, SiteId, Source, StepId,
+    ServiceId, SiteId, Source, StepId, TierId,
 };
 
 /// One thing that happened.
@@ -168,6 +168,7 @@ kinds! {
     SilenceExpired, "silence.expired", v 1, Alerts;
     RecoveryRequested, "recovery.requested", v 1, Recoveries;
     RecoveryDeclined, "recovery.declined", v 1, Recoveries;
+    RecoveryWithheld, "recovery.withheld", v 1, Recoveries;
     RecoveryTriggered, "recovery.triggered", v 1, Recoveries;
     RecoveryApproved, "recovery.approved", v 1, Recoveries;
     RecoveryRejected, "recovery.rejected", v 1, Recoveries;
@@ -183,6 +184,8 @@ kinds! {
     RecoveryVerified, "recovery.verified", v 1, Recoveries;
     RecoveryFinished, "recovery.finished", v 1, Recoveries;
     RecoveryEscalated, "recovery.escalated", v 1, Recoveries;
+    ProcedureDemoted, "procedure.demoted", v 1, Recoveries;
+    ProcedurePromoted, "procedure.promoted", v 1, Recoveries;
     FailoverStarted, "failover.started", v 1, Recoveries;
     FailoverFinished, "failover.finished", v 1, Recoveries;
     FailbackFinished, "failback.finished", v 1, Recoveries;
@@ -407,6 +410,50 @@ words! {
         /// The service is flapping.
         Flapping = "flapping",
     }
+    /// What stands in the way of a recovery: why a failed service's was not triggered, or why a triggered one has
+    /// not begun.
+    WithheldReason {
+        /// The policy triggers none.
+        Policy = "policy",
+        /// The service has no procedure.
+        NoProcedure = "no_procedure",
+        /// What was seen has not held for as long as the policy asks.
+        Hold = "hold",
+        /// A maintenance window covers the service.
+        Maintenance = "maintenance",
+        /// A silence covers it.
+        Silence = "silence",
+        /// A service that it depends on has failed, and is recovered first.
+        Dependency = "dependency",
+        /// It changes too often to be believed.
+        Flapping = "flapping",
+        /// Nothing was seen of it lately.
+        Unobserved = "unobserved",
+        /// It was last seen answering.
+        Answering = "answering",
+        /// A recovery of it runs, or an older one waits.
+        OtherRecovery = "other_recovery",
+        /// The wait after the last recovery is not over.
+        BackOff = "back_off",
+        /// As many recoveries as the policy allows were triggered within its period.
+        Budget = "budget",
+        /// The last recovery was interrupted: what it did is not known, so it is not repeated.
+        Interrupted = "interrupted",
+        /// Automation had given up on the incident before.
+        Escalated = "escalated",
+        /// A person refused the last recovery or called it off.
+        Cancelled = "cancelled",
+        /// A person has yet to approve it.
+        Approval = "approval",
+        /// A person paused automation.
+        Paused = "paused",
+        /// A recovery of something that the service depends on waits or runs.
+        DependencyRecovery = "dependency_recovery",
+        /// As many recoveries run at the same time as may.
+        Concurrency = "concurrency",
+        /// Too much of the site, or of everything, is down or under recovery.
+        BlastRadius = "blast_radius",
+    }
     /// What a check after a recovery is about.
     CheckCategory {
         /// The service's own probes.
@@ -440,6 +487,23 @@ words! {
         /// A point-in-time picture.
         Snapshot = "snapshot",
     }
+}
+
+/// Something that failed as a whole: more of its services are down at once than the plan takes for failures of theirs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Stopped {
+    /// The site; none: everything that the plan protects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<SiteId>,
+    /// Services that are down.
+    pub down: u32,
+    /// Of so many.
+    pub of: u32,
+    /// So many may be down without stopping.
+    pub most: u32,
+    /// Open incidents that show it (at most 20).
+    pub incidents: Vec<IncidentId>,
 }
 
 /// Points at another event, as evidence.
@@ -948,6 +1012,32 @@ payloads! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         restraint: Option<Restraint>,
     }
+    /// A recovery that an outage calls for was not triggered, or has not begun though it was: said anew whenever
+    /// what stands in the way changes, and at most sixteen times an attempt.
+    RecoveryWithheld {
+        /// The recovery: its id is known before it is decided on.
+        recovery: RecoveryId,
+        /// The incident; under `hold` the one that it will be if it lasts.
+        incident: IncidentId,
+        /// Which attempt at the incident, from 1.
+        attempt: u32,
+        /// Which change of what stands in the way of this attempt, from 1.
+        change: u32,
+        /// What stands in the way.
+        reason: WithheldReason,
+        /// Which silence, window, service, recovery, site or person that is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+        /// When it ends, where time alone ends it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<DateTime<Utc>>,
+        /// The figures behind it, in words.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
+        /// The events that it rests on (at most 20).
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        evidence: Vec<EventRef>,
+    }
     /// A recovery was decided on.
     RecoveryTriggered {
         /// The recovery.
@@ -1031,12 +1121,18 @@ payloads! {
     }
     /// A person stopped automation: no recovery begins within the scope until it is resumed. Running ones go on.
     RecoveryPaused {
-        /// Only services of this site; without site and service, everything.
+        /// Only services of this site; with nothing named, everything.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         site: Option<SiteId>,
         /// Only this service.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         service: Option<ServiceId>,
+        /// Only services of this tier.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tier: Option<TierId>,
+        /// Only recoveries by this procedure.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        procedure: Option<ProcedureId>,
         /// It ends by itself at this time; none: when somebody resumes.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<DateTime<Utc>>,
@@ -1053,6 +1149,12 @@ payloads! {
         /// The paused service.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         service: Option<ServiceId>,
+        /// The paused tier.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tier: Option<TierId>,
+        /// The paused procedure.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        procedure: Option<ProcedureId>,
         /// Who.
         by: String,
         /// Why.
@@ -1196,6 +1298,35 @@ payloads! {
         attempts: u32,
         /// Why.
         reason: String,
+        /// What failed as a whole, where that is why: automation of the incident goes on when less is down again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stopped: Option<Stopped>,
+    }
+    /// A procedure worked too rarely: its recoveries wait for a person's approval until a person promotes it.
+    ProcedureDemoted {
+        /// The procedure.
+        procedure: ProcedureId,
+        /// Verified successes among the attempts that were judged.
+        succeeded: u32,
+        /// Attempts that were judged: of the last `over`, those made since it was promoted last.
+        attempts: u32,
+        /// The share of verified successes that it fell below, even if every attempt still to be made succeeded.
+        below: f64,
+        /// Over so many attempts.
+        over: u32,
+        /// Attempts that were no verified success, oldest first (the newest 20).
+        failed: Vec<RecoveryId>,
+        /// The newest attempt.
+        newest: RecoveryId,
+    }
+    /// A person lets a procedure run by itself again; what it did before counts no more.
+    ProcedurePromoted {
+        /// The procedure.
+        procedure: ProcedureId,
+        /// Who.
+        by: String,
+        /// Why.
+        comment: String,
     }
     /// Traffic is being moved between sites.
     FailoverStarted {

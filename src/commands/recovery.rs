@@ -6,15 +6,17 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use clap::{Args, Subcommand};
-use rebound_schemas::event::{RecoveryApproved, RecoveryCancelled, RecoveryPaused, RecoveryRejected, RecoveryResumed};
-use rebound_schemas::{Event, EventData, EventId, RecoveryId, ServiceId, SiteId, Source, StepId, codec};
+use rebound_schemas::event::{
+    ProcedurePromoted, RecoveryApproved, RecoveryCancelled, RecoveryPaused, RecoveryRejected, RecoveryResumed,
+};
+use rebound_schemas::{Event, EventData, EventId, ProcedureId, RecoveryId, ServiceId, SiteId, Source, StepId, TierId, codec};
 use serde_json::Value;
 
 use super::emit::{client, send};
-use crate::cli::Done;
+use crate::cli::{Common, Done};
 
 /// The `source` of these events.
 const SOURCE: &str = "rebound-recovery";
@@ -61,6 +63,16 @@ enum Word {
         #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
         length: Option<Duration>,
     },
+    /// Let a demoted procedure run by itself again: what it did before counts no more.
+    Promote {
+        procedure: ProcedureId,
+        /// Who says so.
+        #[arg(long)]
+        by: String,
+        /// Why: what was mended.
+        #[arg(long)]
+        comment: String,
+    },
     /// End the pause of exactly this scope: what waits is decided by what is so now.
     Resume {
         #[command(flatten)]
@@ -90,6 +102,12 @@ struct Scope {
     /// Only this service.
     #[arg(long)]
     service: Option<ServiceId>,
+    /// Only services of this tier.
+    #[arg(long, conflicts_with = "service")]
+    tier: Option<TierId>,
+    /// Only recoveries by this procedure.
+    #[arg(long)]
+    procedure: Option<ProcedureId>,
     /// Who says so.
     #[arg(long)]
     by: String,
@@ -98,7 +116,24 @@ struct Scope {
     reason: String,
 }
 
-pub(crate) async fn recovery(command: Recovery) -> Result<Done> {
+impl Scope {
+    /// A scope that the plan in the settings does not have is refused: its pause would stop nothing. Without a plan
+    /// at hand it is taken as it stands, and the alert role says if it knows no such thing.
+    fn check(&self, common: &Common) -> Result<()> {
+        let Self { site, service, tier, procedure, .. } = self.clone();
+        let scope = rebound_alerting::pause::Scope { site, service, tier, procedure };
+        named(common, scope).context("nothing was paused")
+    }
+}
+
+/// Refuses names that the plan in the settings does not have.
+fn named(common: &Common, scope: rebound_alerting::pause::Scope) -> Result<()> {
+    let Some(plan) = common.settings()?.plan else { return Ok(()) };
+    let plan = super::check::load_plan(&plan)?;
+    scope.fault(&plan).map_or(Ok(()), |fault| Err(anyhow!(fault)))
+}
+
+pub(crate) async fn recovery(command: Recovery, common: &Common) -> Result<Done> {
     let client = client(command.token_file.as_deref())?;
     let url = command.url.trim_end_matches('/');
     let now = Utc::now().trunc_subsecs(6);
@@ -112,12 +147,19 @@ pub(crate) async fn recovery(command: Recovery) -> Result<Done> {
         Word::Cancel(Refusal { recovery, by, reason, service }) => {
             (Some(recovery.clone()), service, RecoveryCancelled { recovery, by, reason, now: false }.into())
         }
-        Word::Pause { scope: Scope { site, service, by, reason }, length } => {
+        Word::Pause { scope, length } => {
+            scope.check(common)?;
+            let Scope { site, service, tier, procedure, by, reason } = scope;
             let until = length.map(|length| end_of(now, length)).transpose()?;
-            (None, service.clone(), RecoveryPaused { site, service, until, by, reason }.into())
+            (None, service.clone(), RecoveryPaused { site, service, tier, procedure, until, by, reason }.into())
         }
-        Word::Resume { scope: Scope { site, service, by, reason } } => {
-            (None, service.clone(), RecoveryResumed { site, service, by, reason }.into())
+        Word::Promote { procedure, by, comment } => {
+            named(common, rebound_alerting::pause::Scope { procedure: Some(procedure.clone()), ..Default::default() })
+                .context("nothing was promoted")?;
+            (None, None, ProcedurePromoted { procedure, by, comment }.into())
+        }
+        Word::Resume { scope: Scope { site, service, tier, procedure, by, reason } } => {
+            (None, service.clone(), RecoveryResumed { site, service, tier, procedure, by, reason }.into())
         }
     };
     let subject = match (&recovery, service) {

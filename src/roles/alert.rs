@@ -14,6 +14,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rebound_alerting::channel::Channels;
 use rebound_alerting::engine::{Engine, lookback};
 use rebound_alerting::notify::Notifier;
+use rebound_alerting::pause::Scope;
 use rebound_ingest::bus::{BusError, EventBus, Offset, Partition};
 use rebound_schemas::plan::Plan;
 use rebound_schemas::{Event, Topic};
@@ -147,6 +148,7 @@ pub(crate) async fn decide(
                 let mut decided = Vec::new();
                 for event in &input.events {
                     notifier.fold(event);
+                    warn_of_scope(event, &plan);
                     decided.extend(engine.handle(event, Utc::now()));
                 }
                 if input.partition.stream == rebound_ingest::bus::Stream::Events(Topic::Observations) {
@@ -186,5 +188,12 @@ pub(crate) async fn decide(
             let positions: Positions = std::mem::take(&mut uncommitted).into_iter().collect();
             held.append(&decided, &positions).await?;
         }
+    }
+}
+
+/// Says so when somebody pauses, or resumes, what the plan does not have: they believe that it stopped.
+fn warn_of_scope(event: &Event, plan: &Plan) {
+    if let Some(fault) = Scope::of(&event.data).and_then(|scope| scope.fault(plan)) {
+        tracing::warn!(kind = %event.kind(), id = %event.id, "stops nothing and lets nothing go on: {fault}");
     }
 }

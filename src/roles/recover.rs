@@ -155,7 +155,15 @@ impl Role {
                         }
                     }
                 }
-                _ = ask.tick() => queue.prune(Utc::now()),
+                _ = ask.tick(), if !held.shutdown().is_cancelled() => {
+                    // What waits for less than this is not worth a word.
+                    let waits = queue.withheld(self.plan.as_ref(), Utc::now(), |service| held.owns(service));
+                    if !waits.is_empty() {
+                        held.append(&waits, &[]).await?;
+                        waits.iter().for_each(|event| queue.evolve(event));
+                    }
+                    queue.prune(Utc::now());
+                }
             }
         }
     }

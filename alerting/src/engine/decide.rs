@@ -3,11 +3,12 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use rebound_schemas::event::{
     AlertRaised, AlertResolved, AlertSuppressed, IncidentOpened, IncidentResolved, RecoveryEscalated, RecoveryOutcome,
-    RecoveryTriggered, Severity, TriggerMode,
+    RecoveryTriggered, Severity, TriggerMode, WithheldReason,
 };
 use rebound_schemas::{Event, EventData, EventId, IncidentId, RecoveryId};
 
 use super::service::{Outage, ServiceState, cause_bit};
+use super::withheld::Hindrance;
 use super::{Engine, Rules, Watched};
 use crate::suppress::{Facts, Suppression, suppression};
 use crate::threshold::{Failure, MAX_EVIDENCE, ProbeState, Verdict};
@@ -15,14 +16,20 @@ use crate::threshold::{Failure, MAX_EVIDENCE, ProbeState, Verdict};
 /// What is to be done about recovering a service.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
-    /// Nothing, until an event says otherwise.
+    /// Nothing, and nothing to say about it: a recovery is under way or did what it should.
     Nothing,
-    /// Nothing before this time.
-    At(DateTime<Utc>),
+    /// This stands in the way.
+    Withheld(Hindrance),
     /// This attempt; with a back-off that is over since the time given.
     Trigger(u32, Option<DateTime<Utc>>),
-    /// Automation ends here.
-    Escalate(String),
+    /// Automation ends here, for one of two reasons, in words.
+    Escalate(WithheldReason, String),
+}
+
+impl Next {
+    fn withheld(reason: WithheldReason) -> Self {
+        Self::Withheld(reason.into())
+    }
 }
 
 impl Engine {
@@ -34,6 +41,7 @@ impl Engine {
     /// | any | open, not told, not suppressed | `alert.raised` |
     /// | any | open, not told, suppressed | `alert.suppressed`, once a cause |
     /// | failing | open, told, not suppressed | `recovery.triggered` or `recovery.escalated`, see [`Engine::next`] |
+    /// | any | open, or will be | `recovery.withheld` when what stands in the way of a recovery changes |
     /// | all clear and one has recovered since t0 | open | `alert.resolved`, `incident.resolved` |
     /// | any | resolved from outside | `alert.resolved` |
     pub(super) fn decide(&mut self, at: u32, now: DateTime<Utc>, decided: &mut Vec<Event>) {
@@ -48,14 +56,13 @@ impl Engine {
             let open = |state: &ServiceState| state.outage.as_ref().is_some_and(|outage| outage.resolved.is_none());
             if open(&self.states[at as usize]) {
                 let severity = self.severity(at);
-                match self.suppression(at, now, severity) {
-                    Some(suppression) => self.suppress(at, &suppression, now, decided),
-                    None => {
-                        self.raise(at, now, decided);
-                        self.recover(at, now, decided);
-                    }
+                let suppression = self.suppression(at, now, severity);
+                match &suppression {
+                    Some(suppression) => self.suppress(at, suppression, now, decided),
+                    None => self.raise(at, now, decided),
                 }
-                self.schedule_next(at, now);
+                self.recover(at, suppression.as_ref(), now, decided);
+                self.schedule_next(at, suppression.as_ref(), now);
             }
             self.schedule_held(at, now);
         }
@@ -142,14 +149,20 @@ impl Engine {
             return;
         }
         let held = state.turned.filter(|_| !rules.hold.is_none());
-        if held.is_some_and(|(_, since)| now - since < rules.hold.hold) {
-            return;
-        }
+        let held = held.filter(|(_, since)| now - *since < rules.hold.hold);
         let Some(streak) = state.lead().and_then(|probe| probe.streak()) else { return };
         let Some(Failure { at: first_failure_at, event: first, .. }) = streak.evidence.front() else { return };
         let incident = IncidentId::derive(&self.watched(at).id, &first.source, &first.id);
         if state.closed.as_ref().is_some_and(|closed| closed.incident == incident) {
             return; // Somebody closed it by hand; a new one begins with a new streak.
+        }
+        if let Some((_, since)) = held {
+            if rules.trigger != TriggerMode::Off && self.watched(at).procedure.is_some() {
+                let until = since.checked_add_signed(rules.hold.hold);
+                let hindrance = Hindrance { until, ..WithheldReason::Hold.into() };
+                self.withhold(at, incident, hindrance, now, decided);
+            }
+            return;
         }
         // Never before the last one ended, even if the clock was set back: order tells old from new.
         let detected_at = state.closed.as_ref().map_or(now, |c| now.max(c.at + TimeDelta::microseconds(1)));
@@ -207,14 +220,15 @@ impl Engine {
         self.append(at, id, now, data.into(), decided);
     }
 
-    fn recover(&mut self, at: u32, now: DateTime<Utc>, decided: &mut Vec<Event>) {
-        let next = self.next(at, now);
-        let (watched, rules, state) = (self.watched(at), self.rules(at), &self.states[at as usize]);
+    fn recover(&mut self, at: u32, suppression: Option<&Suppression>, now: DateTime<Utc>, decided: &mut Vec<Event>) {
+        let next = self.next_unless(at, suppression, now);
+        let (watched, state) = (self.watched(at), &self.states[at as usize]);
         let Some(outage) = &state.outage else { return };
         let incident = outage.incident.clone();
         match (next, &watched.procedure) {
             (Next::Trigger(attempt, not_before), Some(procedure)) => {
-                let recovery = match rules.trigger {
+                let mode = self.trigger_mode(at);
+                let recovery = match mode {
                     TriggerMode::DryRun => RecoveryId::dry_run(&watched.id, &incident, attempt),
                     _ => RecoveryId::derive(&watched.id, &incident, attempt),
                 };
@@ -225,27 +239,56 @@ impl Engine {
                     attempt,
                     procedure: procedure.clone(),
                     method: self.plan.services().get(&watched.id).map(|service| service.method),
-                    mode: rules.trigger,
+                    mode,
                     first_failure_at: outage.first_failure_at,
                     not_before,
                     by: None,
                     reason: Some(outage.reason.to_string()),
                     error_class: state.lead().and_then(|probe| probe.streak()).map(|streak| streak.error_class),
-                    approve_until: (rules.trigger == TriggerMode::Approve)
-                        .then(|| now.checked_add_signed(rules.approve_within))
+                    approve_until: (mode == TriggerMode::Approve)
+                        .then(|| now.checked_add_signed(self.rules(at).approve_within))
                         .flatten(),
                     asked: None,
                 };
                 self.append(at, id, now, data.into(), decided);
             }
-            (Next::Escalate(reason), _) => {
+            (Next::Escalate(why, reason), _) => {
                 let last = state.recovery.as_ref().filter(|recovery| recovery.incident == incident);
                 let (recovery, attempts) = last.map_or((None, 0), |last| (Some(last.id.clone()), last.attempt));
                 let id = EventId::derive(incident.as_str(), "escalated");
-                let data = RecoveryEscalated { incident, recovery, attempts, reason };
+                let words = Some(reason.clone());
+                let data = RecoveryEscalated { incident: incident.clone(), recovery, attempts, reason, stopped: None };
                 self.append(at, id, now, data.into(), decided);
+                let hindrance = Hindrance { detail: words, ..Hindrance::from(why) };
+                self.withhold(at, incident, hindrance, now, decided);
+            }
+            (Next::Withheld(hindrance), _) => {
+                if hindrance.reason == WithheldReason::BlastRadius {
+                    self.tell_of_stop(at, now, decided);
+                }
+                self.withhold(at, incident, hindrance, now, decided);
             }
             _ => {}
+        }
+    }
+
+    /// What is to be done, where something may suppress it. What would stand in the way without it goes before: it
+    /// would still be so when the suppression ends.
+    ///
+    /// | without it | suppressed | then |
+    /// |---|---|---|
+    /// | nothing | | nothing |
+    /// | withheld by the plan or by a person, or automation has ended | | that |
+    /// | anything else | yes | withheld by what suppresses it |
+    /// | anything else | no | that |
+    fn next_unless(&self, at: u32, suppression: Option<&Suppression>, now: DateTime<Utc>) -> Next {
+        use WithheldReason::{Cancelled, Escalated, NoProcedure, Policy};
+        let lasting = |reason| matches!(reason, Policy | NoProcedure | Escalated | Cancelled);
+        match (self.next(at, now), suppression) {
+            (Next::Nothing, _) => Next::Nothing,
+            (Next::Withheld(hindrance), _) if lasting(hindrance.reason) => Next::Withheld(hindrance),
+            (_, Some(suppression)) => Next::Withheld(self.hindrance(at, suppression, now)),
+            (next, None) => next,
         }
     }
 
@@ -254,34 +297,48 @@ impl Engine {
     /// | newest recovery of the incident | next |
     /// |---|---|
     /// | none | attempt 1, after the back-off that recoveries of earlier incidents left |
-    /// | none, but one of an earlier incident is running | nothing until it ends |
+    /// | none, but one of an earlier incident is running | withheld until it ends |
     /// | triggered or running | nothing |
     /// | failed | next attempt, `wait` after it ended |
     /// | succeeded, and since then as many failures in a row as the threshold | the same |
     /// | interrupted | escalate: what it did is not known, so it isn't repeated |
-    /// | cancelled | nothing: a person said so, or nobody approved it in time |
+    /// | cancelled | withheld: a person said so, or nobody approved it in time |
     /// | a dry run | nothing: it was told what would be done |
     ///
-    /// An attempt is made only while probes are seen failing (and not on news older than `silent_after`), and only within the intensity: else escalate, once
-    /// an incident, and automation ends for it.
+    /// An attempt is made only while probes are seen failing (and not on news older than `silent_after`), and only
+    /// while no pause covers it: what is still down when the pause ends is then decided anew. And only within the
+    /// intensity: else escalate, once an incident, and automation ends for it.
+    ///
+    /// What would then run by itself doesn't while more of its site, or of everything, is down than the plan takes for
+    /// failures of services: people are told once, and what is still down when less is down is decided anew.
     fn next(&self, at: u32, now: DateTime<Utc>) -> Next {
         let (rules, state) = (self.rules(at), &self.states[at as usize]);
         let Some(outage) = &state.outage else { return Next::Nothing };
-        let off = rules.trigger == TriggerMode::Off || self.watched(at).procedure.is_none();
-        if off || state.escalated.as_ref().is_some_and(|known| known.0 == outage.incident) {
-            return Next::Nothing;
+        if rules.trigger == TriggerMode::Off {
+            return Next::withheld(WithheldReason::Policy);
+        }
+        if self.watched(at).procedure.is_none() {
+            return Next::withheld(WithheldReason::NoProcedure);
+        }
+        if state.escalated.as_ref().is_some_and(|known| known.0 == outage.incident) {
+            return Next::withheld(WithheldReason::Escalated);
         }
         let hard = || state.judged().filter(|probe| probe.is_hard());
         let (attempt, ended_at) = match state.recovery.as_deref() {
             None => (1, None),
             Some(other) if other.incident != outage.incident => match (other.started_at, other.finished) {
-                (Some(_), None) => return Next::Nothing,
+                (Some(_), None) => {
+                    let by = Some(other.id.to_string());
+                    return Next::Withheld(Hindrance { by, ..WithheldReason::OtherRecovery.into() });
+                }
                 (_, finished) => (1, Some(finished.map_or(other.triggered_at, |(_, at)| at))),
             },
             Some(last) => match last.finished {
-                None | Some((RecoveryOutcome::Cancelled | RecoveryOutcome::DryRun, _)) => return Next::Nothing,
+                None | Some((RecoveryOutcome::DryRun, _)) => return Next::Nothing,
+                Some((RecoveryOutcome::Cancelled, _)) => return Next::withheld(WithheldReason::Cancelled),
                 Some((RecoveryOutcome::Interrupted, _)) => {
-                    return Next::Escalate("the recovery was interrupted: what it did is not known".into());
+                    let words = "the recovery was interrupted: what it did is not known".into();
+                    return Next::Escalate(WithheldReason::Interrupted, words);
                 }
                 Some((RecoveryOutcome::Failed, at)) => (last.attempt + 1, Some(at)),
                 Some((RecoveryOutcome::Succeeded, ended_at)) => {
@@ -296,8 +353,14 @@ impl Engine {
                 }
             },
         };
-        if state.is_stale(&rules.rule, now) || !hard().any(|probe| probe.is_failing()) {
-            return Next::Nothing;
+        if state.is_stale(&rules.rule, now) {
+            return Next::withheld(WithheldReason::Unobserved);
+        }
+        if !hard().any(|probe| probe.is_failing()) {
+            return Next::withheld(WithheldReason::Answering);
+        }
+        if let Some(pause) = self.pauses.active(self.target(at), now) {
+            return Next::Withheld(Hindrance::from(pause));
         }
         let fresh = Default::default();
         let budget = state.budget.as_deref().unwrap_or(&fresh);
@@ -306,29 +369,37 @@ impl Engine {
         let not_before = ended_at.map(|ended_at| ended_at + wait);
         if !budget.allows(&rules.limits, not_before.map_or(now, |at| at.max(now))) {
             let period = humantime_text(rules.limits.period);
-            return Next::Escalate(format!(
+            let words = format!(
                 "{} recoveries within {period} are the most that the policy {} allows",
                 rules.limits.intensity, rules.id
-            ));
+            );
+            return Next::Escalate(WithheldReason::Budget, words);
         }
         match not_before {
-            Some(due) if due > now => Next::At(due),
-            _ => Next::Trigger(attempt, not_before),
+            Some(due) if due > now => Next::Withheld(Hindrance { until: Some(due), ..WithheldReason::BackOff.into() }),
+            _ => match self.stopped(at).filter(|_| self.trigger_mode(at) == TriggerMode::Auto) {
+                Some(hindrance) => Next::Withheld(hindrance),
+                None => Next::Trigger(attempt, not_before),
+            },
         }
     }
 
     /// Notes when time alone may change something about an open incident.
-    fn schedule_next(&mut self, at: u32, now: DateTime<Utc>) {
+    fn schedule_next(&mut self, at: u32, suppression: Option<&Suppression>, now: DateTime<Utc>) {
         let (watched, state) = (self.watched(at), &self.states[at as usize]);
-        let retry = match self.next(at, now) {
-            Next::At(due) => Some(due),
-            _ => None,
+        let (retry, stale) = match self.next_unless(at, suppression, now) {
+            Next::Withheld(hindrance) => (hindrance.until, waits(hindrance.reason).then(|| state.last_seen_at())),
+            _ => (None, None),
         };
+        // From then on its news are too old to act upon.
+        let stale = stale.flatten().and_then(|seen| seen.checked_add_signed(self.rules(at).rule.silent_after));
         // Dependants are told once this one is unobserved.
         let silent = state.heard_at.filter(|_| !watched.dependants.is_empty());
         let silent = silent.and_then(|seen| seen.checked_add_signed(self.rules(at).rule.silent_after));
         let window = self.windows.next_change(&watched.id, now);
-        if let Some(due) = [retry, silent, window].into_iter().flatten().filter(|due| *due > now).min() {
+        let pause = self.pauses.next_end(self.target(at), now);
+        let due = [retry, stale, silent, window, pause].into_iter().flatten().filter(|due| *due > now).min();
+        if let Some(due) = due {
             self.schedule(at, due);
         }
     }
@@ -380,6 +451,12 @@ impl Engine {
     pub(super) fn rules(&self, at: u32) -> &Rules {
         &self.policies[self.watched(at).policy as usize]
     }
+}
+
+/// Whether the next attempt is made as soon as this ends, on what is then known.
+fn waits(reason: WithheldReason) -> bool {
+    use WithheldReason::{Answering, BackOff, BlastRadius, OtherRecovery, Paused};
+    matches!(reason, Answering | BackOff | BlastRadius | OtherRecovery | Paused)
 }
 
 /// `10m`, `90s`: the largest unit that fits evenly.

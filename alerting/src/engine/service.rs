@@ -3,12 +3,13 @@
 
 use chrono::{DateTime, Utc};
 use rebound_schemas::event::{
-    AlertRaised, AlertResolved, AlertSuppressed, IncidentOpened, ProbeCompleted, RecoveryFinished, RecoveryOutcome,
-    RecoveryTriggered, Severity, SuppressionCause, TriggerMode,
+    AlertRaised, AlertResolved, AlertSuppressed, EventRef, IncidentOpened, ProbeCompleted, RecoveryFinished,
+    RecoveryOutcome, RecoveryTriggered, Severity, SuppressionCause, TriggerMode,
 };
 use rebound_schemas::{AlertId, Event, EventData, IncidentId, PolicyId, ProbeId, RecoveryId, ServiceId};
 
 use super::request::Requests;
+use super::withheld::Said;
 use super::{Rules, Watched};
 use crate::budget::{Budget, Limits};
 use crate::condition::Watch;
@@ -32,8 +33,10 @@ pub(super) struct ServiceState {
     pub(super) closed: Option<Box<Closed>>,
     /// The newest recovery.
     pub(super) recovery: Option<Box<Recovery>>,
-    /// The newest incident that was handed to people, and when.
-    pub(super) escalated: Option<Box<(IncidentId, DateTime<Utc>)>>,
+    /// The newest incident that was handed to people, when, and by which event.
+    pub(super) escalated: Option<Box<(IncidentId, DateTime<Utc>, EventRef)>>,
+    /// What was said last to stand in a recovery's way.
+    pub(super) said: Option<Box<Said>>,
     pub(super) budget: Option<Box<Budget>>,
     /// Recoveries that people asked for.
     pub(super) requests: Option<Box<Requests>>,
@@ -49,6 +52,8 @@ pub(super) struct ServiceState {
 pub(super) struct Outage {
     pub(super) incident: IncidentId,
     pub(super) alert: AlertId,
+    /// The event that opened it.
+    pub(super) opened: EventRef,
     pub(super) policy: PolicyId,
     pub(super) severity: Severity,
     pub(super) first_failure_at: DateTime<Utc>,
@@ -76,6 +81,7 @@ pub(super) struct External {
 #[derive(Debug)]
 pub(super) struct Closed {
     pub(super) incident: IncidentId,
+    pub(super) opened: EventRef,
     pub(super) recovered_at: DateTime<Utc>,
     pub(super) at: DateTime<Utc>,
 }
@@ -89,6 +95,8 @@ pub(super) struct Recovery {
     pub(super) triggered_at: DateTime<Utc>,
     pub(super) started_at: Option<DateTime<Utc>>,
     pub(super) finished: Option<(RecoveryOutcome, DateTime<Utc>)>,
+    /// The newest event of it: that it was triggered, started or finished.
+    pub(super) newest: EventRef,
 }
 
 pub(super) fn cause_bit(cause: SuppressionCause) -> u8 {
@@ -119,7 +127,7 @@ impl ServiceState {
             | EventData::BackupFinished(_)
             | EventData::BackupVerified(_)
             | EventData::CertificateObserved(_) => self.owned && self.measure(rules, watched, event),
-            EventData::IncidentOpened(data) => self.incident_opened(limits, data),
+            EventData::IncidentOpened(data) => self.incident_opened(limits, event, data),
             EventData::IncidentAcknowledged(data) => match self.outage_of(&data.incident) {
                 Some(outage) => !std::mem::replace(&mut outage.acknowledged, true),
                 None => false,
@@ -162,16 +170,23 @@ impl ServiceState {
                 self.requests.get_or_insert_default().answer(&data.request);
                 false
             }
-            EventData::RecoveryTriggered(data) => self.recovery_triggered(limits, event.occurred_at, data),
+            EventData::RecoveryWithheld(data) => self.withheld(event, data),
+            EventData::RecoveryTriggered(data) => self.recovery_triggered(limits, event, data),
             EventData::RecoveryStarted(data) => match self.recovery_of(&data.recovery) {
-                Some(recovery) => recovery.started_at.replace(event.occurred_at).is_none(),
+                Some(recovery) => {
+                    if recovery.finished.is_none() {
+                        recovery.newest = EventRef::from(event);
+                    }
+                    recovery.started_at.replace(event.occurred_at).is_none()
+                }
                 None => false,
             },
-            EventData::RecoveryFinished(data) => self.recovery_finished(event.occurred_at, data),
+            EventData::RecoveryFinished(data) => self.recovery_finished(event, data),
             EventData::RecoveryEscalated(data) => {
                 let newer = self.escalated.as_ref().is_none_or(|known| known.1 < event.occurred_at);
                 if newer {
-                    self.escalated = Some(Box::new((data.incident.clone(), event.occurred_at)));
+                    let known = (data.incident.clone(), event.occurred_at, EventRef::from(event));
+                    self.escalated = Some(Box::new(known));
                 }
                 newer
             }
@@ -247,7 +262,7 @@ impl ServiceState {
 
     /// An incident with a policy is one that the rules opened; one without came from outside. One that was opened
     /// no later than the last one was closed is a redelivered old one.
-    fn incident_opened(&mut self, limits: &Limits, data: &IncidentOpened) -> bool {
+    fn incident_opened(&mut self, limits: &Limits, event: &Event, data: &IncidentOpened) -> bool {
         let Some(policy) = &data.policy else {
             let external = self.external.get_or_insert_default();
             let known = external.open.contains(&data.incident) || external.resolved.contains(&data.incident);
@@ -271,6 +286,7 @@ impl ServiceState {
         self.outage = Some(Box::new(Outage {
             incident: data.incident.clone(),
             alert: AlertId::derive(policy, &data.incident),
+            opened: EventRef::from(event),
             policy: policy.clone(),
             severity: data.severity,
             first_failure_at: data.first_failure_at,
@@ -299,13 +315,15 @@ impl ServiceState {
             return;
         };
         if let Some((recovered_at, at)) = outage.resolved {
-            self.closed = Some(Box::new(Closed { incident: outage.incident, recovered_at, at }));
+            let (incident, opened) = (outage.incident, outage.opened);
+            self.closed = Some(Box::new(Closed { incident, opened, recovered_at, at }));
         }
     }
 
     /// A recovery of another incident replaces the known one if it is newer; of the same, if its attempt is. A dry
     /// run costs nothing, and one that a person asked for is not even automation's.
-    fn recovery_triggered(&mut self, limits: &Limits, at: DateTime<Utc>, data: &RecoveryTriggered) -> bool {
+    fn recovery_triggered(&mut self, limits: &Limits, event: &Event, data: &RecoveryTriggered) -> bool {
+        let at = event.occurred_at;
         if let Some(asked) = &data.asked {
             self.requests.get_or_insert_default().answer(&asked.request);
         }
@@ -326,15 +344,17 @@ impl ServiceState {
                 triggered_at: at,
                 started_at: None,
                 finished: None,
+                newest: EventRef::from(event),
             }));
         }
         newer
     }
 
-    fn recovery_finished(&mut self, at: DateTime<Utc>, data: &RecoveryFinished) -> bool {
+    fn recovery_finished(&mut self, event: &Event, data: &RecoveryFinished) -> bool {
         match self.recovery_of(&data.recovery) {
             Some(recovery) if recovery.finished.is_none() => {
-                recovery.finished = Some((data.outcome, at));
+                recovery.finished = Some((data.outcome, event.occurred_at));
+                recovery.newest = EventRef::from(event);
                 true
             }
             _ => false,

@@ -2,11 +2,15 @@
 
 mod clocks;
 mod conditions;
+mod pauses;
 mod promtool;
 mod properties;
 mod quiet;
 mod requests;
+mod standing;
+mod withheld;
 mod world;
+mod zones;
 
 use rebound_schemas::event::{
     IncidentOpened, IncidentResolved, Outcome, RecoveryFinished, RecoveryOutcome, RecoveryStarted, Severity,

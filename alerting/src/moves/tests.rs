@@ -135,7 +135,15 @@ fn what_must_hold_before() {
     let under_way = RecoveryId::new("rec-1").unwrap();
     let waits = "rec-1 of db is under way: let it end, or cancel it";
     assert_eq!(not_held(&moving, &sites, &pauses, Some(&under_way)), [waits]);
-    let data = RecoveryPaused { site: None, service: None, until: None, by: "ann".into(), reason: "network".into() };
+    let data = RecoveryPaused {
+        site: None,
+        service: None,
+        tier: None,
+        procedure: None,
+        until: None,
+        by: "ann".into(),
+        reason: "network".into(),
+    };
     pauses.evolve(&event("p", data));
     assert_eq!(not_held(&moving, &sites, &pauses, None), ["ann paused it: network"]);
     let pauses = Pauses::default();

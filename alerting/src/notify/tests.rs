@@ -156,7 +156,8 @@ fn repeats_keep_their_grid_and_missed_ones_are_not_made_up_for() {
 
 #[test]
 fn an_escalation_is_told_whichever_topic_is_folded_first() {
-    let data = RecoveryEscalated { incident: ids().1, recovery: None, attempts: 3, reason: "gave up".into() };
+    let data =
+        RecoveryEscalated { incident: ids().1, recovery: None, attempts: 3, reason: "gave up".into(), stopped: None };
     let escalated = event(130, data);
     for first in [true, false] {
         let mut notifier = notifier();

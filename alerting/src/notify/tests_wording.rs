@@ -266,6 +266,7 @@ fn texts() -> String {
         incident: IncidentId::new("inc-db").unwrap(),
         recovery: None,
         attempts: 1,
+        stopped: None,
         reason: "the recovery was interrupted".into(),
     };
     world.event("db", 60, escalated);

@@ -67,6 +67,7 @@ fn procedure(steps: Vec<Step>) -> Procedure {
         parallel: 1,
         failover,
         inputs: BTreeMap::new(),
+        demotion: None,
         on_cancel: OnCancel::Stop,
     }
 }

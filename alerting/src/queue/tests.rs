@@ -2,8 +2,10 @@
 
 use proptest::prelude::*;
 use rebound_schemas::event::{
-    IncidentResolved, RecoveryApproved, RecoveryCancelled, RecoveryPaused, RecoveryRejected, RecoveryResumed,
+    IncidentOpened, IncidentResolved, RecoveryApproved, RecoveryCancelled, RecoveryPaused, RecoveryRejected,
+    RecoveryResumed, TriggerMode,
 };
+use rebound_schemas::plan::StopAbove;
 use rebound_schemas::{EventId, Source};
 
 use super::*;
@@ -14,6 +16,7 @@ pub(super) struct Map {
     sites: BTreeMap<ServiceId, SiteId>,
     needs: BTreeMap<ServiceId, Vec<ServiceId>>,
     concurrency: usize,
+    reach: BTreeMap<Option<SiteId>, Reach>,
 }
 
 impl Topology for Map {
@@ -23,11 +26,20 @@ impl Topology for Map {
     fn site(&self, service: &ServiceId) -> Option<&SiteId> {
         self.sites.get(service)
     }
+    fn tier(&self, _: &ServiceId) -> Option<&TierId> {
+        None
+    }
     fn depends_on(&self, service: &ServiceId) -> &[ServiceId] {
         self.needs.get(service).map_or(&[], Vec::as_slice)
     }
     fn concurrency(&self, _: &ProcedureId) -> usize {
         self.concurrency
+    }
+    fn reach(&self, site: Option<&SiteId>) -> Reach {
+        self.reach.get(&site.cloned()).copied().unwrap_or_default()
+    }
+    fn services_at(&self, site: Option<&SiteId>) -> u32 {
+        self.sites.values().filter(|of| site.is_none_or(|site| *of == site)).count() as u32
     }
 }
 
@@ -43,6 +55,7 @@ pub(super) fn map() -> Map {
         sites: sites.iter().map(|(s, at)| (service(s), site(at))).collect(),
         needs: BTreeMap::from([(service("api"), vec![service("db")]), (service("web"), vec![service("api")])]),
         concurrency: 10,
+        reach: BTreeMap::new(),
     }
 }
 
@@ -122,12 +135,13 @@ fn cancelled(name: &str, second: i64) -> Event {
 pub(super) fn paused(site: Option<&str>, second: i64, until: Option<i64>) -> Event {
     let site = site.map(|site| SiteId::new(site).unwrap());
     let (by, reason) = ("ann".into(), "a network change".into());
-    let data = RecoveryPaused { site, service: None, until: until.map(at), by, reason };
+    let data = RecoveryPaused { site, service: None, tier: None, procedure: None, until: until.map(at), by, reason };
     event("automation", format!("p-{second}"), second, data)
 }
 
 pub(super) fn resumed(second: i64) -> Event {
-    let data = RecoveryResumed { site: None, service: None, by: "ann".into(), reason: "done".into() };
+    let (site, service, tier, procedure) = Default::default();
+    let data = RecoveryResumed { site, service, tier, procedure, by: "ann".into(), reason: "done".into() };
     event("automation", format!("q-{second}"), second, data)
 }
 
@@ -173,6 +187,81 @@ fn after_a_pause_what_then_is_so_decides() {
     assert_eq!(told(&queue(&events).decide(&map(), at(4), |_| true)), ["cancelled rec-db-1"], "paused or not");
     let events = [auto("db", 0), auto("cache", 1), paused(None, 2, None), resolved("db", 3), resumed(4)];
     assert_eq!(told(&queue(&events).decide(&map(), at(5), |_| true)), ["cancelled rec-db-1", "start rec-cache-1"]);
+}
+
+fn opened(name: &str, second: i64) -> Event {
+    let data = IncidentOpened {
+        incident: incident(name),
+        severity: rebound_schemas::event::Severity::Critical,
+        first_failure_at: at(second),
+        last_success_at: None,
+        detected_at: at(second),
+        policy: Some("default".parse().unwrap()),
+        error_class: ErrorClass::Unknown,
+        cause: None,
+        reason: "down".into(),
+    };
+    event(name, format!("o-{name}"), second, data)
+}
+
+fn limited(site: Option<&str>, max_recovering: Option<u32>, stop_above: Option<StopAbove>) -> Map {
+    let site = site.map(|site| SiteId::new(site).unwrap());
+    Map { reach: BTreeMap::from([(site, Reach { max_recovering, stop_above })]), ..map() }
+}
+
+#[test]
+fn as_many_recoveries_run_at_a_site_or_in_all_as_the_plan_allows() {
+    let events = [auto("db", 0), auto("cache", 1)];
+    let told_under = |map: &Map| told(&queue(&events).decide(map, at(2), |_| true));
+    assert_eq!(told_under(&map()), ["start rec-db-1", "start rec-cache-1"]);
+    assert_eq!(told_under(&limited(None, Some(1), None)), ["start rec-db-1"]);
+    assert_eq!(told_under(&limited(Some("two"), Some(1), None)), ["start rec-db-1", "start rec-cache-1"]);
+    let [said] = queue(&[auto("db", 0), started("db", 1, 1), auto("cache", 1)])
+        .withheld(&limited(None, Some(1), None), at(2), |service| service.as_str() == "cache")
+        .try_into()
+        .unwrap();
+    let EventData::RecoveryWithheld(data) = said.data else { panic!() };
+    let words = (data.reason.as_str(), data.by.as_deref(), data.detail.as_deref());
+    assert_eq!(words, ("blast_radius", Some("everything"), Some("1 of at most 1 recoveries run there")));
+}
+
+#[test]
+fn what_was_triggered_does_not_begin_while_the_site_is_what_failed() {
+    // db, api and web are at site one.
+    let site = limited(Some("one"), None, Some(StopAbove::Services(1)));
+    let down = [opened("db", 0), opened("api", 0), auto("db", 1)];
+    assert!(queue(&down).decide(&site, at(2), |_| true).is_empty());
+    assert_eq!(told(&queue(&down).decide(&map(), at(2), |_| true)), ["start rec-db-1"], "without a limit");
+    let share = limited(Some("one"), None, Some(StopAbove::Share(0.7)));
+    assert_eq!(told(&queue(&down).decide(&share, at(2), |_| true)), ["start rec-db-1"], "two of three are 67 %");
+    let fewer = [opened("db", 0), opened("api", 0), auto("db", 1), resolved("api", 2), opened("api", 0)];
+    assert_eq!(told(&queue(&fewer).decide(&site, at(3), |_| true)), ["start rec-db-1"], "also when told again");
+    let person =
+        [opened("db", 0), opened("api", 0), trigger("db", 1, 1, TriggerMode::Approve, None), approved("db", 2)];
+    assert_eq!(told(&queue(&person).decide(&site, at(3), |_| true)), ["start rec-db-1"], "a person decided");
+    let all = limited(None, None, Some(StopAbove::Services(2)));
+    let three = [opened("db", 0), opened("api", 0), opened("cache", 0), auto("cache", 1)];
+    assert!(queue(&three).decide(&all, at(2), |_| true).is_empty());
+}
+
+#[test]
+fn a_pause_of_days_makes_no_trigger_old() {
+    let day = 24 * 3600;
+    let events = [auto("db", 0), paused(None, 3600, None)];
+    for second in [day - 1, day + 1, 30 * day] {
+        assert!(queue(&events).decide(&map(), at(second), |_| true).is_empty(), "held at {second}");
+    }
+    let resumed = [auto("db", 0), paused(None, 3600, None), resumed(30 * day)];
+    for (second, expect) in [(30 * day, "start rec-db-1"), (31 * day + 1, "cancelled rec-db-1")] {
+        assert_eq!(told(&queue(&resumed).decide(&map(), at(second), |_| true)), [expect], "at {second}");
+    }
+    // One that ends by itself is no different; nor is the order in which it is folded.
+    let timed = [paused(None, 3600, Some(3 * day)), auto("db", 0)];
+    assert!(queue(&timed).decide(&map(), at(3 * day - 1), |_| true).is_empty());
+    assert_eq!(told(&queue(&timed).decide(&map(), at(3 * day), |_| true)), ["start rec-db-1"]);
+    // A pause of another scope keeps nothing young.
+    let other = [auto("db", 0), paused(Some("two"), 3600, None)];
+    assert_eq!(told(&queue(&other).decide(&map(), at(day + 1), |_| true)), ["cancelled rec-db-1"]);
 }
 
 pub(super) fn queue(events: &[Event]) -> Queue {
@@ -255,6 +344,62 @@ fn approval_time_and_age_are_respected() {
     let day = 24 * 3600;
     check(&later, day, &["start rec-db-1"]);
     check(&later, day + 1, &["cancelled rec-db-1"]);
+}
+
+/// Each row of `decide`'s table that waits, and what is said of it, once; and that it rests on what was there.
+#[test]
+fn what_keeps_a_recovery_waiting_is_said_when_it_changes() {
+    let say = |queue: &mut Queue, map: &Map, now: i64| -> Vec<String> {
+        let mut words = Vec::new();
+        for event in queue.withheld(map, at(now), |_| true) {
+            let EventData::RecoveryWithheld(data) = &event.data else { panic!() };
+            assert_eq!(event.id.as_str(), format!("{}:waits-{}", data.recovery, data.change));
+            assert!(data.evidence[0].id.as_str().starts_with("t-"), "{data:?}");
+            let by = data.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+            let until = data.until.map(|until| format!(" until {}", (until - at(0)).num_seconds())).unwrap_or_default();
+            words.push(format!("{} {}{by}{until}", data.recovery, data.reason));
+            queue.evolve(&event);
+        }
+        assert_eq!(queue.withheld(map, at(now), |_| true), vec![], "said once");
+        words
+    };
+    let mut one = queue(&[trigger("db", 1, 0, TriggerMode::Approve, Some(30))]);
+    assert_eq!(say(&mut one, &map(), 1), ["rec-db-1 approval"]);
+    one.evolve(&approved("db", 2));
+    assert_eq!(say(&mut one, &map(), 3), ["rec-db-1 back_off until 30"]);
+    one.evolve(&paused(Some("one"), 4, Some(60)));
+    assert_eq!(say(&mut one, &map(), 31), ["rec-db-1 paused by ann until 60"]);
+    assert_eq!(say(&mut one, &map(), 60), [""; 0], "it starts");
+    let mut one = queue(&[auto("db", 0), trigger("db", 2, 5, TriggerMode::Auto, None), auto("web", 6)]);
+    one.begin(&recovery("db", 1));
+    assert_eq!(
+        say(&mut one, &map(), 7),
+        ["rec-db-2 other_recovery by rec-db-1", "rec-web-1 dependency_recovery by db"]
+    );
+    assert_eq!(one.withheld(&map(), at(7), |_| false), vec![], "nobody's but the owner's");
+    let apart = Map { needs: BTreeMap::new(), ..map() };
+    for (limits, concurrency, by) in [
+        (QueueLimits { total: 1, ..QueueLimits::default() }, 9, "everywhere"),
+        (QueueLimits { per_site: 1, ..QueueLimits::default() }, 9, "site one"),
+        (QueueLimits::default(), 1, "procedure restart"),
+    ] {
+        let mut two = Queue { limits, ..queue(&[auto("db", 0), auto("api", 1)]) };
+        two.begin(&recovery("db", 1));
+        let map = Map { concurrency, ..Map { needs: BTreeMap::new(), ..map() } };
+        assert_eq!(say(&mut two, &map, 2), [format!("rec-api-1 concurrency by {by}")]);
+    }
+    // To and fro: sixteen times, and no more.
+    let mut one = queue(&[auto("db", 0)]);
+    let told: usize = (1..100)
+        .map(|n| {
+            let (by, reason) = (n.to_string(), "work".into());
+            let data =
+                RecoveryPaused { site: None, service: None, tier: None, procedure: None, until: None, by, reason };
+            one.evolve(&event("automation", format!("p-{n}"), n, data));
+            say(&mut one, &apart, n).len()
+        })
+        .sum();
+    assert_eq!(told, 16);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What people say: approvals in time and out of it, and recoveries that a person asked for.
 
 use rebound_schemas::EventId;
-use rebound_schemas::event::{Asked, RecoveryApproved};
+use rebound_schemas::event::{Asked, RecoveryApproved, Restraint};
 
 use super::tests::{at, auto, check, event, map, paused, queue, recovery, resolved, started, told, trigger};
 use super::*;

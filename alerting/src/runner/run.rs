@@ -361,7 +361,7 @@ impl<'a> Run<'a> {
         if escalate {
             let (incident, recovery) = (trigger.incident.clone(), Some(trigger.recovery.clone()));
             let reason = reason.clone().unwrap_or_default();
-            let data = RecoveryEscalated { incident, recovery, attempts: trigger.attempt, reason };
+            let data = RecoveryEscalated { incident, recovery, attempts: trigger.attempt, reason, stopped: None };
             events.push(self.task.event("escalated", at, data.into()));
         }
         let data = RecoveryFinished {

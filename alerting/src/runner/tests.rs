@@ -125,6 +125,7 @@ pub(super) fn task(steps: Vec<Step>) -> Task {
         rollback: vec![],
         concurrency: 1,
         parallel: 1,
+        demotion: None,
         failover: None,
         inputs: BTreeMap::new(),
         on_cancel: OnCancel::Stop,

@@ -110,6 +110,7 @@ fn is_own_decision(kind: Kind) -> bool {
         | Kind::RecoveryRequested
         | Kind::RecoveryDeclined
         | Kind::RecoveryExpired
+        | Kind::RecoveryWithheld
         | Kind::RecoveryTriggered
         | Kind::RecoveryStarted
         | Kind::StepStarted
@@ -117,7 +118,8 @@ fn is_own_decision(kind: Kind) -> bool {
         | Kind::StepRequested
         | Kind::RecoveryVerified
         | Kind::RecoveryFinished
-        | Kind::RecoveryEscalated => true,
+        | Kind::RecoveryEscalated
+        | Kind::ProcedureDemoted => true,
         Kind::ProbeCompleted
         | Kind::ServiceLevelMeasured
         | Kind::ResourceMeasured
@@ -140,6 +142,7 @@ fn is_own_decision(kind: Kind) -> bool {
         | Kind::RecoveryCancelled
         | Kind::RecoveryPaused
         | Kind::RecoveryResumed
+        | Kind::ProcedurePromoted
         | Kind::StepAnswered
         | Kind::FailoverStarted
         | Kind::FailoverFinished

@@ -125,6 +125,9 @@ impl Plan {
                 site.id, site.purpose
             ));
         }
+        for limit in self.explain_limits() {
+            line(format_args!("{limit}"));
+        }
         for group in self.groups.values() {
             let members: Vec<&str> = group.services.iter().map(ServiceId::as_str).collect();
             let (n, of) = (group.healthy_at_least, members.len());
@@ -210,6 +213,16 @@ impl Plan {
             }
             if used && policy.notify.is_empty() {
                 found.push(format!("policy.{}.notify: nobody is told of its alerts", policy.id));
+            }
+        }
+        for procedure in self.procedures.values().filter(|procedure| procedure.demotion.is_some()) {
+            let by_itself = |service: &Service| {
+                service.procedure.as_ref() == Some(&procedure.id)
+                    && self.policy_of(&service.id).is_some_and(|policy| policy.trigger == TriggerMode::Auto)
+            };
+            if !self.services.values().any(by_itself) {
+                let key = format!("procedure.{}.demote_below", procedure.id);
+                found.push(format!("{key}: no policy lets it run by itself, so there is nothing to be demoted from"));
             }
         }
         for channel in self.channels.keys() {

@@ -1,6 +1,6 @@
 //! Procedures and validations in words.
 
-use super::model::{Action, EachOf, OnCancel, OnFailure, Procedure, Step, Validation, ValidationCheck};
+use super::model::{Action, Demotion, EachOf, OnCancel, OnFailure, Procedure, Step, Validation, ValidationCheck};
 use super::reader::words;
 
 impl Procedure {
@@ -18,6 +18,13 @@ impl Procedure {
             let sites = moved.healthy_sites_at_least;
             let plural = if sites == 1 { "site is" } else { "sites are" };
             lines.push(format!("{back} from {from} to {}, if {sites} healthy {plural} left then", moved.to));
+        }
+        if let Some(Demotion { below, over }) = &self.demotion {
+            let share = (below * 1e8).round() / 1e6;
+            lines.push(format!(
+                "waits for a person's approval from when fewer than {share} % of its last {over} attempts can be verified \
+                 successes, until a person promotes it"
+            ));
         }
         if !self.inputs.is_empty() {
             let inputs: Vec<_> = self.inputs.iter().map(|(name, value)| format!("{name} = {value:?}")).collect();

@@ -9,6 +9,7 @@ mod error;
 mod explain;
 mod explain_procedure;
 mod inputs;
+mod limits;
 mod model;
 mod order;
 mod protect;
@@ -40,6 +41,7 @@ use toml::de::DeTable;
 pub use condition::{Condition, DegradedAs, Effect, Limit, Measure, Pace, missed};
 pub use error::{PlanError, PlanErrors};
 pub use inputs::{MOST_INPUT_BYTES, check_input};
+pub use limits::{Limits, Reach, StopAbove};
 pub use model::*;
 pub use protect::{Group, Maintenance, Times};
 pub use rate::Rate;
@@ -52,6 +54,7 @@ pub use when::{When, name_in_conditions};
 use crate::event::Severity;
 use crate::ids::{PlanVersion, ProbeId, ServiceId};
 use read::{DEFAULT_CHANNEL, DEFAULT_POLICY, DEFAULT_SITE, DEFAULT_TIER, Reading, by_id, literal, probe_names};
+pub use reader::suggest;
 use reader::{Names, Reader};
 use section::Section;
 
@@ -135,16 +138,18 @@ fn read_plan(root: &Section<'_>, text: &str, base: &str, files: Files<'_>) -> Pl
 
     let name = root.words("name").unwrap_or_else(|| "plan".to_owned());
     let listed: Vec<ServiceId> = root.references("start_order", &reading.services).unwrap_or_default();
-    let mut sites: Vec<Site> = root.sections("site").iter().filter_map(|section| reading.site(section)).collect();
+    let mut sites: Vec<(Site, Reach)> =
+        root.sections("site").iter().filter_map(|section| reading.site(section)).collect();
     if sites.is_empty() {
-        sites.push(Site {
+        let site = Site {
             id: literal(DEFAULT_SITE),
             purpose: "where everything runs".to_owned(),
             recovery_time: Duration::ZERO,
             capacity: 1.0,
             failover: None,
             failback: None,
-        });
+        };
+        sites.push((site, Reach::default()));
     }
     let mut tiers: Vec<Tier> = root.sections("tier").iter().filter_map(|section| reading.tier(section)).collect();
     if tiers.is_empty() {
@@ -190,10 +195,11 @@ fn read_plan(root: &Section<'_>, text: &str, base: &str, files: Files<'_>) -> Pl
     let groups: Vec<Group> = root.sections("group").iter().filter_map(|section| reading.group(section)).collect();
     named(root, "drill", "drill");
     let drills: Vec<Drill> = root.sections("drill").iter().filter_map(|section| reading.drill(section)).collect();
-    root.finish("a plan");
-
     let written: Vec<ServiceId> = services.iter().map(|service| service.id.clone()).collect();
     let services: BTreeMap<ServiceId, Service> = by_id(services, |service| service.id.clone());
+    let limits = limits::read(root, &reading, &sites, &services);
+    root.finish("a plan");
+
     let groups = by_id(groups, |group| group.id.clone());
     let start_order = relations::start_order(root, &written, &services, &groups, &listed);
     let probes = by_id(probes.into_iter().flatten(), |probe| probe.id.clone());
@@ -210,7 +216,8 @@ fn read_plan(root: &Section<'_>, text: &str, base: &str, files: Files<'_>) -> Pl
     let plan = Plan {
         version: PlanVersion::of_text(text),
         name,
-        sites: by_id(sites, |site| site.id.clone()),
+        sites: by_id(sites.into_iter().map(|(site, _)| site), |site| site.id.clone()),
+        limits,
         tiers: by_id(tiers, |tier| tier.id.clone()),
         services,
         probes,

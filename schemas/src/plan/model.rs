@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::condition::{Condition, DegradedAs};
+use super::limits::Limits;
 use super::protect::{Group, Maintenance};
 use super::rate::Rate;
 use super::template::Templates;
@@ -31,6 +32,7 @@ pub struct Plan {
     pub(super) drills: BTreeMap<DrillId, Drill>,
     pub(super) groups: BTreeMap<String, Group>,
     pub(super) maintenance: BTreeMap<String, Maintenance>,
+    pub(super) limits: Limits,
     pub(super) start_order: Vec<ServiceId>,
     pub(super) allow: Vec<String>,
     /// Which probes and dependants a service has, so that asking for them doesn't walk a plan of ten thousand.
@@ -568,6 +570,17 @@ pub struct Procedure {
     pub inputs: BTreeMap<String, String>,
     /// What is done about the steps that succeeded when a person stops it.
     pub on_cancel: OnCancel,
+    /// When it may no longer run by itself; none: never.
+    pub demotion: Option<Demotion>,
+}
+
+/// When a procedure works too rarely to run by itself.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Demotion {
+    /// With a smaller share of verified successes than this…
+    pub below: f64,
+    /// …among so many of its last attempts.
+    pub over: u32,
 }
 
 /// A move of the load between sites, and what must hold before it begins.

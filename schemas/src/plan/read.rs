@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::condition::DegradedAs;
+use super::limits::Reach;
 use super::model::{Backup, Drill, Policy, Probe, Service, ServiceLevel, Site, Tier};
 use super::reader::{Names, Reader};
 use super::section::{Bounds, Section};
@@ -101,8 +102,8 @@ pub(super) fn probe_id(service: &Section<'_>, probe: &Section<'_>) -> Option<Str
 }
 
 impl<'a> Reading<'a> {
-    /// The places.
-    pub(super) fn site(&self, section: &Section<'a>) -> Option<Site> {
+    /// The places, and what each says of its limits.
+    pub(super) fn site(&self, section: &Section<'a>) -> Option<(Site, Reach)> {
         let id = section.id("site");
         let purpose = section.words("purpose").unwrap_or_default();
         let recovery_time = section.duration_or_zero("recovery_time").unwrap_or_default();
@@ -110,8 +111,9 @@ impl<'a> Reading<'a> {
         let capacity = section.number("capacity", bounds).unwrap_or(1.0);
         let failover = section.reference("failover", &self.procedures);
         let failback = section.reference("failback", &self.procedures);
+        let reach = self.reach(section);
         section.finish("a site");
-        Some(Site { id: id?, purpose, recovery_time, capacity, failover, failback })
+        Some((Site { id: id?, purpose, recovery_time, capacity, failover, failback }, reach))
     }
 
     /// The tiers.

@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::inputs::{self, Safe};
-use super::model::{Action, Each, EachOf, Failover, OnCancel, OnFailure, Procedure, Step};
+use super::model::{Action, Demotion, Each, EachOf, Failover, OnCancel, OnFailure, Procedure, Step};
 use super::order;
 use super::read::Reading;
 use super::read_probe::{check_url, headers, method, one_of};
 use super::reader::{Names, article};
-use super::section::Section;
+use super::section::{Bounds, Section};
 use super::when::When;
 use crate::ids::{ProcedureId, StepId};
 
@@ -21,6 +21,8 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 const APPROVAL_TIMEOUT: Duration = Duration::from_secs(3600);
 const BACKOFF: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Attempts by which a procedure is judged, unless the plan says otherwise.
+const DEMOTE_OVER: u32 = 10;
 /// The keys of which a step has exactly one.
 const ACTIONS: [&str; 7] = ["command", "http", "wait_for_probe", "manual", "approve", "procedure", "ask"];
 /// Those of a step that undoes another.
@@ -36,6 +38,7 @@ impl<'a> Reading<'a> {
         let name = section.words("name");
         let concurrency = section.count("concurrency", 1, 1000).unwrap_or(1);
         let parallel = section.count("parallel", 1, 64).unwrap_or(1);
+        let demotion = demotion(section);
         let failover = section.section("failover").and_then(|section| self.moved(&section));
         let inputs = inputs::declared(section);
         let words = [("stop", OnCancel::Stop), ("rollback", OnCancel::RollBack)];
@@ -75,7 +78,7 @@ impl<'a> Reading<'a> {
         }
         let id = id?;
         let name = name.unwrap_or_else(|| id.to_string());
-        Some(Procedure { name, id, steps, rollback, concurrency, parallel, failover, inputs, on_cancel })
+        Some(Procedure { name, id, steps, rollback, concurrency, parallel, failover, inputs, on_cancel, demotion })
     }
 
     fn moved(&self, section: &Section<'a>) -> Option<Failover> {
@@ -273,6 +276,24 @@ fn request_with(section: &Section<'_>, known: &inputs::Known<'_>) -> Option<Acti
     }
     let allow_private = section.flag("allow_private").unwrap_or(false);
     Some(Action::Http { method, url: url?, headers, body, allow_private })
+}
+
+/// When the procedure may no longer run by itself.
+fn demotion(section: &Section<'_>) -> Option<Demotion> {
+    let below = section.number("demote_below", Bounds { least: 0.0, open: true, most: 1.0, example: 0.8 });
+    let over = section.count("demote_over", 2, 1000);
+    if section.has("demote_over") && !section.has("demote_below") {
+        let remedy = "write demote_below = 0.8 with it, the share of verified successes that it must keep";
+        section.fault("demote_over", "says over how many attempts, but not below what", remedy);
+    }
+    let (below, over) = (below?, over.unwrap_or(DEMOTE_OVER));
+    // Every attempt but one failing is still at or above the bound.
+    if 1.0 / f64::from(over) >= below {
+        let message = format!("{below} over {over} attempts: it is demoted only when none of them succeeded");
+        let remedy = format!("write more than {}, or a larger demote_over", (100.0 / f64::from(over)).ceil() / 100.0);
+        section.fault("demote_below", message, remedy);
+    }
+    Some(Demotion { below, over })
 }
 
 /// The steps so that each comes after what it needs, as near as can be to the order written.

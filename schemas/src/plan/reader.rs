@@ -155,8 +155,9 @@ pub fn nearest<'n>(word: &str, candidates: impl IntoIterator<Item = &'n str>) ->
         .map(|(_, candidate)| candidate)
 }
 
-/// `did you mean "x"?`, else the choices there are.
-pub(super) fn suggest<'n>(word: &str, candidates: impl IntoIterator<Item = &'n str> + Clone) -> String {
+/// What to write instead of a name that isn't there: `did you mean "x"?`, else the choices there are.
+#[must_use]
+pub fn suggest<'n>(word: &str, candidates: impl IntoIterator<Item = &'n str> + Clone) -> String {
     if let Some(near) = nearest(word, candidates.clone()) {
         return format!("did you mean {near:?}?");
     }

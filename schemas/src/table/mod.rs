@@ -209,6 +209,12 @@ impl<'a> Row<'a> {
                 self.recovery = Some(d.recovery.as_str());
                 self.incident = Some(d.incident.as_str());
             }
+            EventData::RecoveryWithheld(d) => {
+                self.recovery = Some(d.recovery.as_str());
+                self.incident = Some(d.incident.as_str());
+                self.attempt = i32::try_from(d.attempt).ok();
+                self.reason = Some(d.reason.as_str());
+            }
             EventData::RecoveryTriggered(d) => {
                 self.recovery = Some(d.recovery.as_str());
                 self.incident = Some(d.incident.as_str());
@@ -282,6 +288,14 @@ impl<'a> Row<'a> {
                 self.recovery = d.recovery.as_ref().map(crate::ids::RecoveryId::as_str);
                 self.attempt = i32::try_from(d.attempts).ok();
                 self.reason = Some(&d.reason);
+            }
+            EventData::ProcedureDemoted(d) => {
+                self.procedure = Some(d.procedure.as_str());
+                self.recovery = Some(d.newest.as_str());
+            }
+            EventData::ProcedurePromoted(d) => {
+                self.procedure = Some(d.procedure.as_str());
+                self.reason = Some(&d.comment);
             }
             EventData::FailoverStarted(d) => {
                 self.recovery = d.recovery.as_ref().map(crate::ids::RecoveryId::as_str);

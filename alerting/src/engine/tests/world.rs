@@ -98,6 +98,17 @@ pub(super) fn plan() -> Arc<Plan> {
     PARSED.get_or_init(|| Arc::new(Plan::parse(PLAN, "plan.toml").unwrap_or_else(|faults| panic!("{faults}")))).clone()
 }
 
+/// The same with limits that are met often: one service may be down at once, and one failed attempt of three demotes.
+pub(super) fn guarded_plan() -> Arc<Plan> {
+    static PARSED: OnceLock<Arc<Plan>> = OnceLock::new();
+    let parse = || {
+        let text = PLAN.replace("id = \"restart\"\n[[", "id = \"restart\"\ndemote_below = 0.7\ndemote_over = 3\n[[");
+        let text = format!("{text}[limits]\nstop_above = 1\n");
+        Arc::new(Plan::parse(&text, "plan.toml").unwrap_or_else(|faults| panic!("{faults}")))
+    };
+    PARSED.get_or_init(parse).clone()
+}
+
 pub(super) fn at(second: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
 }
@@ -151,7 +162,7 @@ impl World {
         world
     }
 
-    fn of(plan: Arc<Plan>) -> Self {
+    pub(super) fn of(plan: Arc<Plan>) -> Self {
         let mut engine = Engine::new(plan);
         engine.own_where(|_| true);
         Self { engine, log: Vec::new(), second: 0 }
@@ -261,8 +272,16 @@ pub(super) fn outcome_of(letter: char) -> Outcome {
     }
 }
 
-/// `incident.opened`, `alert.suppressed-silence`, `recovery.triggered#2`: enough to tell decisions apart.
+/// `incident.opened`, `alert.suppressed-silence`, `recovery.triggered#2`: enough to tell decisions apart. What is
+/// only said to be withheld is left out; see [`all_words`].
 pub(super) fn words(events: &[Event]) -> Vec<String> {
+    let mut words = all_words(events);
+    words.retain(|word| !word.starts_with("recovery.withheld"));
+    words
+}
+
+/// The same with `recovery.withheld#2-silence`.
+pub(super) fn all_words(events: &[Event]) -> Vec<String> {
     let word = |event: &Event| match &event.data {
         EventData::AlertSuppressed(AlertSuppressed { condition: Some(condition), cause, .. }) => {
             format!("{condition} suppressed-{cause}")
@@ -271,6 +290,7 @@ pub(super) fn words(events: &[Event]) -> Vec<String> {
         EventData::AlertResolved(AlertResolved { condition: Some(condition), .. }) => format!("{condition} resolved"),
         EventData::AlertSuppressed(data) => format!("alert.suppressed-{}", data.cause),
         EventData::RecoveryTriggered(data) => format!("recovery.triggered#{}", data.attempt),
+        EventData::RecoveryWithheld(data) => format!("recovery.withheld#{}-{}", data.attempt, data.reason),
         _ => event.kind().as_str().to_owned(),
     };
     events.iter().map(word).collect()
