@@ -112,6 +112,8 @@ enum Command {
     /// Say when work is done, before or afterwards.
     #[command(subcommand)]
     Maintenance(crate::commands::window::MaintenanceCommand),
+    /// Tell why something fired, was suppressed, was triggered or was not, with the events that say so.
+    Explain(crate::commands::explain::Explain),
     /// Query the event log and its projections.
     ///
     /// Tables: events, probes, alerts, incidents, recoveries, recovery_steps, services, objectives. `SHOW TABLES` and
@@ -238,6 +240,7 @@ async fn run(cli: Cli) -> Result<Done> {
         Command::Recovery(word) => commands::recovery::recovery(word).await,
         Command::Silence(command) => commands::window::silence(command, &common).await,
         Command::Maintenance(command) => commands::window::maintenance(command, &common).await,
+        Command::Explain(explain) => commands::explain::explain(&common.settings()?, explain).await,
         Command::Sql { query, output, to } => commands::sql::sql(&common.settings()?, &query, output, to).await,
         Command::Mttr { every, output } => commands::sql::mttr(&common.settings()?, every, output).await,
         Command::Log(command) => commands::log::log(&common.settings()?, command).await,

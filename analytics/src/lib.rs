@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`stats`] defines every figure, [`mttr`] applies them to the incident fold, [`tables`] lists what
 //! SQL sees, [`projections`] turns the fold into those tables, `follow` reads what is new in the log, `guard` says
-//! what may be asked, [`session`] answers, [`output`] writes the answer. [`trend`] is the fold over time, by way of
+//! what may be asked, [`session`] answers, [`recall`] reads single events back, [`output`] writes the answer. [`trend`] is the fold over time, by way of
 //! [`frame`], the crossing to Polars.
 
 #[cfg(test)]
@@ -13,6 +13,7 @@ mod guard;
 pub mod mttr;
 pub mod output;
 pub mod projections;
+pub mod recall;
 pub mod session;
 pub mod stats;
 pub mod tables;

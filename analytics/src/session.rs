@@ -27,6 +27,7 @@ use datafusion::prelude::{DataFrame, SQLOptions, SessionConfig};
 use datafusion::sql::parser::Statement;
 use deltalake::DeltaTableError;
 use futures::StreamExt;
+use rebound_schemas::Event;
 use rebound_schemas::incident::Record;
 use rebound_schemas::plan::Plan;
 use rebound_schemas::table::ReadError;
@@ -35,6 +36,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use crate::follow::{Follower, Repeats};
+use crate::recall::Wanted;
 use crate::tables::{TABLES, Table};
 use crate::{guard, projections};
 
@@ -201,6 +203,40 @@ impl Session {
         follower.record().await
     }
 
+    /// The events that are asked for, each once, at most `limit` rows read a question; see [`Wanted`].
+    ///
+    /// # Errors
+    /// The log can't be read, or it takes longer than a query may.
+    pub async fn recall(&self, wanted: &[Wanted], limit: usize) -> Result<Vec<Event>, SqlError> {
+        let (shared, filters) = (self.shared.clone(), wanted.iter().map(Wanted::filter).collect::<Vec<_>>());
+        self.within_time(async move {
+            let mut follower = shared.follower.lock().await;
+            follower.refresh().await?;
+            let mut once = BTreeMap::new();
+            for filter in filters {
+                for event in follower.recall(filter, limit).await.map_err(|error| shared.spent(error))? {
+                    once.entry((event.source.clone(), event.id.clone())).or_insert(event);
+                }
+            }
+            Ok(once.into_values().collect())
+        })
+        .await
+    }
+
+    /// When the newest of what the log holds was taken in; `None` while it is empty.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    pub async fn reached(&self) -> Result<Option<DateTime<Utc>>, SqlError> {
+        let shared = self.shared.clone();
+        self.within_time(async move {
+            let mut follower = shared.follower.lock().await;
+            follower.refresh().await?;
+            follower.reached().await
+        })
+        .await
+    }
+
     /// Rows of the log that the fold could not read: written by a newer build, or damaged.
     pub async fn unreadable(&self) -> usize {
         self.shared.follower.lock().await.unreadable()
@@ -217,11 +253,19 @@ impl Session {
     /// # Errors
     /// The statement is refused or wrong, or it exceeds a limit; see [`SqlError`].
     pub async fn query(&self, sql: &str, now: DateTime<Utc>) -> Result<QueryResult, SqlError> {
-        let timeout = self.shared.limits.timeout;
         let (shared, sql) = (self.shared.clone(), sql.to_owned());
+        self.within_time(async move { Box::pin(shared.answer(&sql, now)).await }).await
+    }
+
+    /// Runs on the threads of SQL, as long as a query may take.
+    async fn within_time<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, SqlError>> + Send + 'static,
+    ) -> Result<T, SqlError> {
+        let timeout = self.shared.limits.timeout;
         // A set of one task, which is stopped when the caller goes away or the time is over.
         let mut task = JoinSet::new();
-        task.spawn_on(async move { Box::pin(shared.answer(&sql, now)).await }, self.threads.handle());
+        task.spawn_on(work, self.threads.handle());
         match tokio::time::timeout(timeout, task.join_next()).await {
             Ok(Some(Ok(answer))) => answer,
             Ok(Some(Err(error))) => Err(SqlError::Execution(DataFusionError::External(error.into()))),
@@ -318,6 +362,14 @@ impl Shared {
             tables.insert(table.name, provider);
         }
         Ok(tables)
+    }
+
+    /// The same of an error from reading the log.
+    fn spent(&self, error: SqlError) -> SqlError {
+        match error {
+            SqlError::Execution(error) => self.failed(error),
+            error => error,
+        }
     }
 
     /// An error while running, as what the user can do about it.

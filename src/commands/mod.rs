@@ -5,6 +5,7 @@ pub(crate) mod bench_probes;
 pub(crate) mod channels;
 pub(crate) mod check;
 pub(crate) mod emit;
+pub(crate) mod explain;
 pub(crate) mod log;
 pub(crate) mod recovery;
 pub(crate) mod sql;

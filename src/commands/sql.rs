@@ -23,7 +23,7 @@ pub(crate) async fn open(config: &Config, plan: Option<Arc<Plan>>) -> Result<Ses
 }
 
 /// The plan, where there is one: tiers and objectives come from it.
-fn plan(config: &Config) -> Result<Option<Arc<Plan>>> {
+pub(crate) fn plan(config: &Config) -> Result<Option<Arc<Plan>>> {
     if let Some(path) = &config.plan {
         return super::check::load_plan(path).map(|plan| Some(Arc::new(plan)));
     }
