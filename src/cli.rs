@@ -5,7 +5,7 @@
 //! | 0 | done |
 //! | 1 | it did not work: the message says what, where and what to do |
 //! | 2 | the command line is wrong |
-//! | 3 | it ran, and found faults (`check`, `log verify`, `channels test`), or rejected some events (`emit`) |
+//! | 3 | it ran, and found faults (`check`, `log verify`, `channels test`), or rejected some events or rows (`emit`, `import`) |
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -104,6 +104,9 @@ enum Command {
     Channels(crate::commands::channels::ChannelsCommand),
     /// Send events to a running Rebound.
     Emit(crate::commands::emit::Emit),
+    /// Bring in history from elsewhere: incidents and probe results, from CSV, NDJSON, JSON or Atom.
+    #[command(subcommand)]
+    Import(Box<crate::commands::import::ImportCommand>),
     /// Approve, refuse, call off or pause recoveries of a running Rebound.
     Recovery(crate::commands::recovery::Recovery),
     /// Keep alerts quiet for a while; what happens is tracked all the same.
@@ -237,6 +240,7 @@ async fn run(cli: Cli) -> Result<Done> {
         Command::Check { file, print } => commands::check::check(&common.settings()?, file, print),
         Command::Channels(command) => commands::channels::channels(&common.settings()?, command).await,
         Command::Emit(emit) => commands::emit::emit(emit).await,
+        Command::Import(command) => commands::import::import(&common.settings()?, *command).await,
         Command::Recovery(word) => commands::recovery::recovery(word).await,
         Command::Silence(command) => commands::window::silence(command, &common).await,
         Command::Maintenance(command) => commands::window::maintenance(command, &common).await,

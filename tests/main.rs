@@ -6,6 +6,7 @@
 mod architecture;
 mod config;
 mod faults;
+mod import;
 mod listener;
 mod pipeline;
 mod readme;

@@ -289,6 +289,10 @@ impl Engine {
 
     /// Folds an event; answers the services that it is about.
     fn fold_numbers(&mut self, event: &Event) -> Vec<u32> {
+        // What is imported is history: nothing is decided about it, however young it is.
+        if event.source.is_import() {
+            return Vec::new();
+        }
         if matches!(
             event.data,
             EventData::SilenceCreated(_)

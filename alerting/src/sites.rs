@@ -91,6 +91,7 @@ mod tests {
             detected_at: at,
             policy: None,
             error_class: ErrorClass::Unknown,
+            cause: None,
             reason: "down".into(),
         };
         event(service, data)

@@ -50,6 +50,7 @@ pub(crate) fn opened(n: u32, service: &str, t0: i64, t1: i64) -> Event {
         detected_at: at(t1),
         policy: None,
         error_class: ErrorClass::Network,
+        cause: None,
         reason: "refused".into(),
     };
     event("rebound/alerting", &format!("inc-{n}:opened"), service, t1, data)
@@ -69,6 +70,7 @@ pub(crate) fn excluded(n: u32, service: &str, seconds: i64) -> Event {
         first_failure_at: None,
         recovered_at: None,
         error_class: None,
+        cause: None,
         exclude: true,
     };
     event("console", &format!("inc-{n}:corrected"), service, seconds, data)

@@ -84,6 +84,7 @@ pub fn incidents(record: &Record, plan: Option<&Plan>, now: DateTime<Utc>) -> Re
         text(&rows, |row| row.policy.as_ref().map(AsRef::as_ref)),
         text(&rows, |row| row.plan.as_ref().map(AsRef::as_ref)),
         text(&rows, |row| Some(row.error_class.as_str())),
+        text(&rows, |row| Some(row.cause.as_deref().unwrap_or(row.error_class.as_str()))),
         text(&rows, |row| Some(&row.reason)),
         boolean(&rows, |row| Some(row.is_open())),
         boolean(&rows, |row| Some(row.is_excluded())),

@@ -179,6 +179,7 @@ tables! {
         policy Text "The policy that decided; NULL if it was reported or imported.",
         plan Text "Version of the plan that it was decided under.",
         error_class Text "Why, coarsely; restated where corrected.",
+        cause Text "Why, as whoever reported it puts it; the class where only that is known.",
         reason Text "Why, in words.",
         open Boolean "Whether it is still open.",
         excluded Boolean "Whether a correction took it out of every figure.",

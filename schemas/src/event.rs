@@ -751,6 +751,9 @@ payloads! {
         policy: Option<PolicyId>,
         /// Why, coarsely.
         error_class: ErrorClass,
+        /// Why, as whoever reported it puts it; none where only the class is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cause: Option<String>,
         /// Why, in words.
         reason: String,
     }
@@ -791,9 +794,12 @@ payloads! {
         /// Restated t3.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         recovered_at: Option<DateTime<Utc>>,
-        /// Restated cause.
+        /// Restated class of cause.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error_class: Option<ErrorClass>,
+        /// Restated cause, as whoever reported it puts it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cause: Option<String>,
         /// Leave it out of every figure (a false alarm).
         #[serde(default)]
         exclude: bool,

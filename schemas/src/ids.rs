@@ -230,6 +230,22 @@ impl Source {
     }
 }
 
+/// What the sources of all imports begin with.
+const IMPORT_SOURCES: &str = "rebound/import/";
+
+impl Source {
+    /// The source of what is imported from somewhere else, by that place's name.
+    pub fn of_import(name: &str) -> Result<Self, IdError> {
+        Self::new(&format!("{IMPORT_SOURCES}{name}"))
+    }
+
+    /// Whether it is history from somewhere else: it counts in every figure, and nothing is decided about it.
+    #[must_use]
+    pub fn is_import(&self) -> bool {
+        self.as_str().starts_with(IMPORT_SOURCES)
+    }
+}
+
 impl EventId {
     /// The id of an event that follows from a decision: `subject` is the decided thing, `what` the transition.
     /// Deciding again gives the same id, which readers count once.

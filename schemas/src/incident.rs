@@ -341,6 +341,7 @@ impl Record {
             severity: opened.severity,
             policy: opened.policy.clone(),
             error_class: opened.error_class,
+            cause: opened.cause.clone(),
             reason: opened.reason.clone(),
             last_success_at: opened.last_success_at,
             first_failure_at: opened.first_failure_at,
@@ -417,6 +418,9 @@ fn correct(incident: &mut Incident, corrections: &BTreeMap<Stamp, IncidentCorrec
     for (stamp, correction) in corrections {
         incident.first_failure_at = correction.first_failure_at.unwrap_or(incident.first_failure_at);
         incident.error_class = correction.error_class.unwrap_or(incident.error_class);
+        if correction.cause.is_some() {
+            incident.cause.clone_from(&correction.cause);
+        }
         if correction.recovered_at.is_some() {
             incident.recovered_at = correction.recovered_at;
             incident.resolved_at.get_or_insert(stamp.at);

@@ -27,6 +27,13 @@ pub(crate) struct Target {
     token_file: Option<PathBuf>,
 }
 
+impl Target {
+    /// This address, with the token in that file.
+    pub(crate) fn new(url: &str, token_file: Option<&Path>) -> Self {
+        Self { url: url.to_owned(), token_file: token_file.map(Path::to_owned) }
+    }
+}
+
 /// `rebound emit`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Emit {

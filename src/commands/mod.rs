@@ -6,6 +6,7 @@ pub(crate) mod channels;
 pub(crate) mod check;
 pub(crate) mod emit;
 pub(crate) mod explain;
+pub(crate) mod import;
 pub(crate) mod log;
 pub(crate) mod recovery;
 pub(crate) mod sql;

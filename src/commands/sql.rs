@@ -18,8 +18,12 @@ use crate::config::Config;
 
 /// Opens the event log with the limits in force.
 pub(crate) async fn open(config: &Config, plan: Option<Arc<Plan>>) -> Result<Session> {
-    let limits = SqlLimits { timeout: config.sql.timeout, memory: config.sql.memory, max_rows: config.sql.max_rows };
-    Ok(Session::open(&config.log_location(), plan, limits).await?)
+    Ok(Session::open(&config.log_location(), plan, limits(config)).await?)
+}
+
+/// What a statement may take.
+pub(crate) fn limits(config: &Config) -> SqlLimits {
+    SqlLimits { timeout: config.sql.timeout, memory: config.sql.memory, max_rows: config.sql.max_rows }
 }
 
 /// The plan, where there is one: tiers and objectives come from it.

@@ -175,6 +175,7 @@ impl Engine {
             detected_at,
             policy: Some(rules.id.clone()),
             error_class: streak.error_class,
+            cause: None,
             reason: streak.reason.to_string(),
         };
         self.append(at, EventId::derive(incident.as_str(), "opened"), now, data.into(), decided);

@@ -283,6 +283,7 @@ fn incidents_from_outside_are_tracked_and_closed_by_whoever_reports() {
             detected_at: at(0),
             policy: None,
             error_class: rebound_schemas::event::ErrorClass::Unknown,
+            cause: None,
             reason: "a customer called".into(),
         };
         outside("db", 1, id, data)

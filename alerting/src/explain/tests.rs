@@ -241,6 +241,16 @@ impl Lived {
     }
 }
 
+/// The first failure was five seconds after eight.
+fn corrected(lived: &Lived, reason: &str, exclude: bool) -> IncidentCorrected {
+    let first_failure_at = at(5);
+    let data = serde_json::json!({
+        "incident": lived.incident().as_str(), "by": "eve", "reason": reason,
+        "first_failure_at": first_failure_at, "exclude": exclude,
+    });
+    serde_json::from_value(data).unwrap()
+}
+
 fn named_events(told: &Explanation) -> Vec<&EventRef> {
     let facts = told.facts.iter().flat_map(|fact| std::iter::once(&fact.event).chain(&fact.evidence));
     told.answers.iter().flat_map(|answer| &answer.events).chain(facts).collect()
@@ -418,7 +428,7 @@ fn what_waits_for_a_person_and_who_said_what_is_told() {
         detail: None,
         evidence: vec![],
     };
-    let paused = RecoveryPaused { site: None, service: None, until: None, by: "cat".into(), reason: "audit".into() };
+    let paused: RecoveryPaused = serde_json::from_value(serde_json::json!({ "by": "cat", "reason": "audit" })).unwrap();
     let lived = lived
         .then("db", "w-1", waits(WithheldReason::Approval, 1, None))
         .then("automation", "p-1", paused)
@@ -472,15 +482,7 @@ fn messages_are_told_with_their_keys_and_what_became_of_them() {
 #[test]
 fn a_correction_is_told_beside_the_original_figures() {
     let lived = Lived::new().probes("db", "FFF").finish(RecoveryOutcome::Succeeded).probes("db", "SS");
-    let correction = IncidentCorrected {
-        incident: lived.incident(),
-        by: "eve".into(),
-        reason: "the clock was wrong".into(),
-        first_failure_at: Some(at(5)),
-        recovered_at: None,
-        error_class: None,
-        exclude: false,
-    };
+    let correction = corrected(&lived, "the clock was wrong", false);
     let told = lived.then("db", "c-1", correction).of_incident();
     assert_eq!(answer(&told, "what was restated"), "began 08:00:05, was 08:00:10; by eve (the clock was wrong)");
     assert_eq!(facts(&told).last(), Some(&"restated by eve (the clock was wrong) as first failure at 08:00:05"));
@@ -585,15 +587,7 @@ fn everything() -> &'static Lived {
     static LIVED: std::sync::OnceLock<Lived> = std::sync::OnceLock::new();
     LIVED.get_or_init(|| {
         let lived = Lived::new().probes("db", "SSFFF").finish(RecoveryOutcome::Failed).probes("db", "FFFF");
-        let correction = IncidentCorrected {
-            incident: lived.incident(),
-            by: "eve".into(),
-            reason: "x".into(),
-            first_failure_at: Some(at(5)),
-            recovered_at: None,
-            error_class: None,
-            exclude: true,
-        };
+        let correction = corrected(&lived, "x", true);
         let silence = SilenceCreated {
             silence: "s".into(),
             services: vec![ServiceId::new("api").unwrap()],

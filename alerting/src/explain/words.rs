@@ -2,8 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rebound_schemas::event::{
-    CheckResult, Outcome, RecoveryPaused, RecoveryWithheld, ServiceLevelMeasured, StepOutcome, Told, TriggerMode,
-    WithheldReason,
+    CheckResult, Outcome, RecoveryWithheld, ServiceLevelMeasured, StepOutcome, Told, TriggerMode, WithheldReason,
 };
 use rebound_schemas::{Event, EventData};
 use serde_json::Value;
@@ -213,6 +212,7 @@ pub(super) fn sentence(event: &Event) -> String {
             what.extend(data.first_failure_at.map(|t| format!("first failure at {}", clock(t, at))));
             what.extend(data.recovered_at.map(|t| format!("recovered at {}", clock(t, at))));
             what.extend(data.error_class.map(|class| format!("cause {class}")));
+            what.extend(data.cause.as_ref().map(|cause| format!("cause {}", line(cause))));
             what.extend(data.exclude.then(|| "left out of every figure".to_owned()));
             format!("restated by {} as {}", said(&data.by, &data.reason).replacen(": ", " (", 1) + ")", what.join(", "))
         }
@@ -269,7 +269,7 @@ pub(super) fn sentence(event: &Event) -> String {
         D::RecoveryCancelled(data) => format!("{} called it off: {}", line(&data.by), line(&data.reason)),
         D::RecoveryPaused(data) => {
             let until = data.until.map(|t| format!(" until {}", clock(t, at))).unwrap_or_default();
-            format!("{} paused {}{until}: {}", line(&data.by), scope(data), line(&data.reason))
+            format!("{} paused {}{until}: {}", line(&data.by), scope(event), line(&data.reason))
         }
         D::RecoveryStarted(data) => format!("recovery started by {}", line(&data.runner)),
         D::StepStarted(data) => format!("step {}{}: {}", data.step, attempt(data.attempt), line(&data.action)),
@@ -318,11 +318,14 @@ pub(super) fn sentence(event: &Event) -> String {
     }
 }
 
-fn scope(data: &RecoveryPaused) -> String {
-    match (&data.service, &data.site) {
-        (Some(service), _) => format!("recoveries of {service}"),
-        (None, Some(site)) => format!("recoveries at {site}"),
-        (None, None) => "every recovery".to_owned(),
+/// What a pause covers, by the members of its payload.
+fn scope(event: &Event) -> String {
+    let data = payload(event);
+    let named = [("service", "of"), ("site", "at site"), ("tier", "of tier"), ("procedure", "by procedure")];
+    let word = |(name, of): (&str, &str)| Some(format!(" {of} {}", line(data.get(name)?.as_str()?)));
+    match named.into_iter().filter_map(word).collect::<String>().as_str() {
+        "" => "every recovery".to_owned(),
+        words => format!("recoveries{words}"),
     }
 }
 

@@ -143,6 +143,7 @@ fn opened(alert: &Value, labels: &Labels, incident: IncidentId, starts_at: DateT
         detected_at: starts_at,
         policy: None,
         error_class: ErrorClass::Unknown,
+        cause: None,
         reason: reason.chars().take(300).collect(),
     }
 }

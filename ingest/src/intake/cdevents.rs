@@ -109,6 +109,7 @@ fn opened(incident: IncidentId, data: &Value, at: DateTime<Utc>) -> EventData {
         detected_at: at,
         policy: None,
         error_class: ErrorClass::Unknown,
+        cause: None,
         reason: reason.unwrap_or("reported as a CDEvent, without a description").to_owned(),
     }
     .into()

@@ -26,6 +26,8 @@ pub struct Incident {
     pub policy: Option<PolicyId>,
     /// Why, coarsely; restated where a correction says so.
     pub error_class: ErrorClass,
+    /// Why, as whoever reported it puts it; restated where a correction says so.
+    pub cause: Option<String>,
     /// Why, in words.
     pub reason: String,
     /// The last success before t0: the true onset lies in (this, t0].

@@ -39,6 +39,7 @@ fn opened(n: u32, t0: i64, t1: i64) -> Event {
         detected_at: at(t1),
         policy: None,
         error_class: ErrorClass::Timeout,
+        cause: None,
         reason: "no answer".into(),
     };
     event(&format!("inc-{n}:opened"), t1, data)
@@ -124,6 +125,7 @@ fn corrected(n: u32, seconds: i64, t0: Option<i64>, t3: Option<i64>, exclude: bo
         first_failure_at: t0.map(at),
         recovered_at: t3.map(at),
         error_class: None,
+        cause: None,
         exclude,
     };
     event(&format!("inc-{n}:corrected:{seconds}"), seconds, data)
