@@ -119,6 +119,8 @@ enum Command {
     /// Say when work is done, before or afterwards.
     #[command(subcommand)]
     Maintenance(crate::commands::window::MaintenanceCommand),
+    /// Tell why something fired, was suppressed, was triggered or was not, with the events that say so.
+    Explain(crate::commands::explain::Explain),
     /// Query the event log and its projections.
     ///
     /// Tables: events, probes, alerts, incidents, recoveries, recovery_steps, services, objectives. `SHOW TABLES` and
@@ -268,6 +270,7 @@ async fn run(cli: Cli) -> Result<Done> {
         Command::Failback(asked) => commands::failover::failover(asked, true).await,
         Command::Silence(command) => commands::window::silence(command, &common).await,
         Command::Maintenance(command) => commands::window::maintenance(command, &common).await,
+        Command::Explain(explain) => commands::explain::explain(&common.settings()?, explain).await,
         Command::Sql { query, output, to, as_of } => {
             commands::sql::sql(&common.settings()?, &query, output, to, as_of).await
         }

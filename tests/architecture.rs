@@ -63,6 +63,7 @@ const PURE: &[&str] = &[
     "alerting/src/suppress.rs",
     "alerting/src/budget.rs",
     "alerting/src/engine.rs",
+    "alerting/src/explain.rs",
     "alerting/src/moves.rs",
     "alerting/src/notify.rs",
     "alerting/src/order.rs",

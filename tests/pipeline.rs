@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::{Random, Running, alone, free_port, kafka, seed, succeeds, wait_for};
+use crate::support::{Random, Running, alone, fails, free_port, kafka, seed, succeeds, wait_for};
 
 /// The answer of `rebound sql` as JSON rows.
 pub(crate) fn sql(folder: &Path, query: &str) -> Vec<Value> {
@@ -45,6 +45,48 @@ fn the_demo_injects_detects_recovers_and_verifies() {
     let stages = "SELECT count(*) FROM recoveries WHERE outcome = 'succeeded'";
     assert!(number(folder.path(), stages) >= count("injected") as f64);
     succeeds(&["log", "verify", "--data", "data"], folder.path());
+    the_demo_is_explained(folder.path());
+}
+
+/// An incident of the demo, its recovery, and one whose recovery was withheld: with ids that are in the log.
+fn the_demo_is_explained(folder: &Path) {
+    let row =
+        &sql(folder, "SELECT incident, recovery FROM recoveries WHERE outcome = 'succeeded' ORDER BY 1 LIMIT 1")[0];
+    let (incident, recovery) = (row["incident"].as_str().expect("an id"), row["recovery"].as_str().expect("an id"));
+    let told = succeeds(&["explain", incident, "--data", "data"], folder);
+    for words in [
+        "why it fired",
+        "policy default asks for 2 failures in a row",
+        "· failure 2 of 2: HARD",
+        "recovery 1 triggered",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    assert!(told.contains(&format!("brought back by {recovery}")), "{told}");
+    let told = succeeds(&["explain", &recovery[..recovery.len() - 2], "-o", "json", "--data", "data"], folder);
+    let told: Value = serde_json::from_str(&told).unwrap_or_else(|e| panic!("{e}: {told}"));
+    assert_eq!((told["subject"].as_str(), told["id"].as_str()), (Some("recovery"), Some(recovery)));
+    let facts = told["facts"].as_array().expect("facts");
+    assert!(facts.len() >= 8, "{told}");
+    let quoted = |fact: &Value| {
+        let [id, source] =
+            ["id", "source"].map(|part| fact["event"][part].as_str().expect("a text").replace('\'', "''"));
+        format!("(id = '{id}' AND source = '{source}')")
+    };
+    let any = facts.iter().map(quoted).collect::<Vec<_>>().join(" OR ");
+    let found = number(folder, &format!("SELECT count(*) FROM events WHERE {any}"));
+    assert_eq!(found, facts.len() as f64, "every event that is named is in the log: {told}");
+    // A cache that fails takes its dependants along: they are told to wait for it.
+    let withheld =
+        "SELECT recovery FROM events WHERE kind = 'recovery.withheld' AND reason = 'dependency' ORDER BY 1 LIMIT 1";
+    for row in sql(folder, withheld) {
+        let told = succeeds(&["explain", row["recovery"].as_str().expect("an id"), "--data", "data"], folder);
+        assert!(told.contains("which it depends on, has failed and comes first"), "{told}");
+    }
+    let unknown = fails(&["explain", &format!("{}00", &incident[..incident.len() - 2]), "--data", "data"], folder, 1);
+    assert!(unknown.contains(&format!("perhaps {incident}")), "{unknown}");
+    let vague = fails(&["explain", "inc-", "--data", "data"], folder, 1);
+    assert!(vague.contains("ids begin with \"inc-\"") && vague.contains("write one of them"), "{vague}");
 }
 
 /// A plan whose one service fails at will, and whose recovery writes a line to `executed`.

@@ -26,6 +26,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("rebound run ", "needs a Kafka; tests/pipeline.rs runs it"),
     ("rebound bench ", "takes minutes"),
     ("rebound bench-probes ", "takes minutes"),
+    ("rebound explain inc-", "needs an incident of one's own; tests/pipeline.rs explains the demo's"),
     ("rebound channels ", "needs a channel of one's own; alerting's tests deliver to each kind"),
     ("curl ", "needs a listener; tests/pipeline.rs posts to one"),
 ];

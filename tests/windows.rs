@@ -1,6 +1,6 @@
 //! Silences and maintenance windows by hand: added, listed from the log, ended.
 
-use crate::support::{Running, alone, fails, succeeds, wait_for};
+use crate::support::{Running, alone, fails, rebound, succeeds, wait_for};
 
 #[test]
 fn silences_and_maintenance_are_added_listed_and_ended() {
@@ -33,6 +33,17 @@ fn silences_and_maintenance_are_added_listed_and_ended() {
         body.contains("\"silence\"").then_some(body)
     });
     assert!(state.contains("\"failed\""), "tracked all the same: {state}");
+    let told = wait_for("the silence to be explained", || {
+        let output = rebound(&["explain", "--service", "web", "--plan", "plan.toml", "--data", "data"], folder);
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        told.contains("why it is quiet").then_some(told)
+    });
+    assert!(told.starts_with("service web · failed (HARD) at 20"), "{told}");
+    for words in
+        ["by ann: quiet", "told nobody: silence s", "why no recovery", "the plan gives the service no procedure"]
+    {
+        assert!(told.contains(words), "{words}: {told}");
+    }
     assert_eq!(run(&["silence", "expire", "s"]), "s ended\n");
     wait_for("the silence to end", || list("silence").starts_with("none").then_some(()));
     wait_for("what it held back to be told", || {

@@ -4,6 +4,7 @@
 //! what else a policy looks at, [`matcher`], [`suppress`] and [`budget`] hold back, [`engine`] folds events and
 //! decides, [`notify`] says who is to be told, [`pause`] what a person stopped, [`demotion`] which procedure lost its right to run by itself, [`queue`] whose recovery's turn it
 //! is, [`procedure`] what its next step is, [`verification`] whether it worked, [`sites`] whether a site may be left, [`moves`] how.
+//! [`explain`] says afterwards why.
 //! All of these are pure: no clock, no
 //! I/O, no runtime. [`channel`], [`action`] and [`runner`] are the effects: notifications sent, steps done.
 
@@ -16,6 +17,7 @@ pub mod channel;
 pub mod condition;
 pub mod demotion;
 pub mod engine;
+pub mod explain;
 pub mod flapping;
 pub mod hold;
 pub mod matcher;

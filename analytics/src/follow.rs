@@ -14,15 +14,15 @@ use std::time::Duration;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::{Expr, col, lit};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use deltalake::{DeltaTable, DeltaTableError};
-use rebound_schemas::ServiceId;
 use rebound_schemas::incident::Record;
 use rebound_schemas::table::RowReader;
+use rebound_schemas::{Event, ServiceId};
 
 use crate::projections::Latest;
 use crate::session::SqlError;
@@ -34,6 +34,9 @@ pub(crate) const PROBER: &str = "rebound/probe/";
 const LISTING_PAUSE: Duration = Duration::from_millis(10);
 /// After a longer one than this, the failure counts: that is within a second.
 const LISTING_PAUSE_MOST: Duration = Duration::from_millis(320);
+
+/// Files among which the newest event is looked for: several are written at the same time.
+const NEWEST_FILES: usize = 8;
 
 /// Where a row stands: when it was taken in, topic, partition, offset. The first of several equal events counts.
 type Position = (i64, String, i32, i64);
@@ -193,6 +196,37 @@ impl Follower {
         let frame = self.context.read_table(provider).map_err(SqlError::Execution)?;
         let frame = frame.filter(filter).and_then(|frame| frame.select_columns(columns));
         frame.map_err(SqlError::Execution)?.collect().await.map_err(SqlError::Execution)
+    }
+
+    /// When the newest of what the log holds was taken in: of its newest files, so that no more is read.
+    pub(crate) async fn reached(&self) -> Result<Option<DateTime<Utc>>, SqlError> {
+        let snapshot = self.table.snapshot().map_err(SqlError::Log)?;
+        let mut files: Vec<(i64, String)> =
+            snapshot.log_data().into_iter().map(|file| (file.modification_time(), file.path().into_owned())).collect();
+        files.sort_unstable_by(|a, b| b.cmp(a));
+        let newest = files.into_iter().take(NEWEST_FILES).map(|(_, path)| path).collect();
+        let batches = self.read(newest, lit(true), &["ingested_at"]).await?;
+        let of = |batch: &RecordBatch| arrow::compute::max(batch.column(0).as_primitive::<TimestampMicrosecondType>());
+        Ok(batches.iter().filter_map(of).max().and_then(DateTime::from_timestamp_micros))
+    }
+
+    /// Events that pass a filter, at most `limit`, in no order; one that is in the log twice may come twice. Only
+    /// what passes is decoded: the filter goes down into the files.
+    pub(crate) async fn recall(&self, filter: Expr, limit: usize) -> Result<Vec<Event>, SqlError> {
+        let mut config = SessionConfig::new();
+        config.options_mut().execution.parquet.pushdown_filters = true;
+        config.options_mut().execution.parquet.reorder_filters = true;
+        let context = SessionContext::new_with_config_rt(config, self.context.runtime_env());
+        let provider = self.table.table_provider().await.map_err(SqlError::Execution)?;
+        let frame = context.read_table(provider).and_then(|frame| frame.filter(filter)?.limit(0, Some(limit)));
+        let batches = frame.map_err(SqlError::Execution)?.collect().await.map_err(SqlError::Execution)?;
+        let mut events = Vec::new();
+        for batch in &batches {
+            let rows = RowReader::new(batch).map_err(SqlError::Rows)?;
+            // What a newer build wrote can't be told of by this one.
+            events.extend(rows.iter().filter_map(|row| row.event().ok().flatten()));
+        }
+        Ok(events)
     }
 
     /// The incident fold of the table's present version.

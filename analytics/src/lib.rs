@@ -5,7 +5,7 @@
 //! incidents, with [`surroundings`] (deployments, drills, backups, measurements) and [`observed`] (availability, by
 //! way of [`spans`]). [`trend`] is the fold over time, by way of [`frame`], the crossing to Polars. [`tables`] lists
 //! what SQL sees, [`projections`] turns the fold into those tables, [`functions`] gives SQL the statistics, `follow`
-//! and `gather` read the log, `guard` says what may be asked, [`session`] answers, [`output`] writes the answer.
+//! and `gather` read the log, `guard` says what may be asked, [`session`] answers, [`recall`] reads single events back, [`output`] writes the answer.
 
 pub mod comparison;
 #[cfg(test)]
@@ -19,6 +19,7 @@ pub mod mttr;
 pub mod observed;
 pub mod output;
 pub mod projections;
+pub mod recall;
 pub mod report;
 pub mod series;
 pub mod session;

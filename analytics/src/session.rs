@@ -29,6 +29,7 @@ use datafusion::sql::parser::Statement;
 use deltalake::DeltaTableError;
 use futures::StreamExt;
 use futures::future::BoxFuture;
+use rebound_schemas::Event;
 use rebound_schemas::incident::{Incident, Record};
 use rebound_schemas::plan::Plan;
 use rebound_schemas::table::ReadError;
@@ -38,6 +39,7 @@ use tokio::task::JoinSet;
 
 use crate::follow::{Follower, Repeats};
 use crate::observed::{Breaks, Observed};
+use crate::recall::Wanted;
 use crate::surroundings::Surroundings;
 use crate::tables::{TABLES, Table};
 use crate::{functions, gather, guard, observed, projections};
@@ -269,6 +271,40 @@ impl Session {
         self.run(async move { shared.fold(sql, init, step).await }).await
     }
 
+    /// The events that are asked for, each once, at most `limit` rows read a question; see [`Wanted`].
+    ///
+    /// # Errors
+    /// The log can't be read, or it takes longer than a query may.
+    pub async fn recall(&self, wanted: &[Wanted], limit: usize) -> Result<Vec<Event>, SqlError> {
+        let (shared, filters) = (self.shared.clone(), wanted.iter().map(Wanted::filter).collect::<Vec<_>>());
+        self.run(async move {
+            let mut follower = shared.follower.lock().await;
+            follower.refresh().await?;
+            let mut once = BTreeMap::new();
+            for filter in filters {
+                for event in follower.recall(filter, limit).await.map_err(|error| shared.spent(error))? {
+                    once.entry((event.source.clone(), event.id.clone())).or_insert(event);
+                }
+            }
+            Ok(once.into_values().collect())
+        })
+        .await
+    }
+
+    /// When the newest of what the log holds was taken in; `None` while it is empty.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    pub async fn reached(&self) -> Result<Option<DateTime<Utc>>, SqlError> {
+        let shared = self.shared.clone();
+        self.run(async move {
+            let mut follower = shared.follower.lock().await;
+            follower.refresh().await?;
+            follower.reached().await
+        })
+        .await
+    }
+
     /// Rows of the log that the fold could not read: written by a newer build, or damaged.
     pub async fn unreadable(&self) -> usize {
         self.shared.follower.lock().await.unreadable()
@@ -458,6 +494,14 @@ impl Shared {
             tables.insert(table.name, provider);
         }
         Ok(tables)
+    }
+
+    /// The same of an error from reading the log.
+    fn spent(&self, error: SqlError) -> SqlError {
+        match error {
+            SqlError::Execution(error) => self.failed(error),
+            error => error,
+        }
     }
 
     /// An error while running, as what the user can do about it.

@@ -5,6 +5,7 @@ pub(crate) mod bench_probes;
 pub(crate) mod channels;
 pub(crate) mod check;
 pub(crate) mod emit;
+pub(crate) mod explain;
 pub(crate) mod failover;
 pub(crate) mod import;
 pub(crate) mod log;

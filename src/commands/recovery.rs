@@ -12,7 +12,9 @@ use clap::{Args, Subcommand};
 use rebound_schemas::event::{
     ProcedurePromoted, RecoveryApproved, RecoveryCancelled, RecoveryPaused, RecoveryRejected, RecoveryResumed,
 };
-use rebound_schemas::{Event, EventData, EventId, ProcedureId, RecoveryId, ServiceId, SiteId, Source, StepId, TierId, codec};
+use rebound_schemas::{
+    Event, EventData, EventId, ProcedureId, RecoveryId, ServiceId, SiteId, Source, StepId, TierId, codec,
+};
 use serde_json::Value;
 
 use super::emit::{client, send};

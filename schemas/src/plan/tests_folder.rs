@@ -212,7 +212,7 @@ fn the_erlmcp_plan_has_every_procedure_with_its_steps_in_order() {
         ),
         (
             "cloud-failover",
-            "readiness pre-checks prepare-target stop-primary start-target networking dns traffic post-verification \
+            "readiness pre-checks prepare-target stop-primary start-target services networking dns traffic post-verification \
              verify-data",
         ),
         (

@@ -63,7 +63,7 @@ impl Example {
             if let Action::Command { argv, .. } = &step.action {
                 let argv: Vec<String> = argv
                     .iter()
-                    .map(|text| text.replace("{service}", service))
+                    .map(|text| text.replace("{service}", service).replace("{each}", service))
                     .map(|text| if text.starts_with("{steps.") { "000001".to_owned() } else { text })
                     .collect();
                 self.must(&argv);
