@@ -38,7 +38,7 @@ pub(super) async fn execute(
     claim: &Claim,
     events: broadcast::Receiver<Arc<Event>>,
 ) -> (ActionResult, bool) {
-    let cancel = CancellationToken::new();
+    let (cancel, cut_short) = (CancellationToken::new(), CancellationToken::new());
     let only_waits = matches!(action, Action::Approve { .. } | Action::WaitForProbe { .. });
     let CalledOff { soft, kill, .. } = &claim.called_off;
     let watch = async {
@@ -46,11 +46,14 @@ pub(super) async fn execute(
             stop.shutdown.cancelled().await;
             tokio::time::sleep(settings.drain).await;
         };
-        tokio::select! {
-            () = drained => {}
-            () = stop.overdue.cancelled() => {}
-            () = kill.cancelled() => {}
-            () = soft.cancelled(), if only_waits => {}
+        let stopped = tokio::select! {
+            () = drained => true,
+            () = stop.overdue.cancelled() => true,
+            () = kill.cancelled() => false,
+            () = soft.cancelled(), if only_waits => false,
+        };
+        if stopped {
+            cut_short.cancel();
         }
         cancel.cancel();
         std::future::pending::<()>().await;
@@ -59,7 +62,7 @@ pub(super) async fn execute(
     tokio::select! {
         biased;
         result = Box::pin(act(task, action, claim, events, limits)) => {
-            let cut = cancel.is_cancelled() && result.outcome != StepOutcome::Succeeded;
+            let cut = cut_short.is_cancelled() && result.outcome != StepOutcome::Succeeded;
             (result, cut)
         }
         () = watch => unreachable!("it waits for ever"),
