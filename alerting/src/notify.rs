@@ -38,6 +38,8 @@ use rate::Bucket;
 use recent::Recent;
 use standing::Standings;
 
+/// Alerts that are over and told, and remembered.
+const SETTLED: usize = 20_000;
 /// Undeliverable messages that are kept for a retry by hand.
 const FAILED: usize = 10_000;
 
@@ -127,7 +129,9 @@ pub struct Notifier {
     standings: Standings,
     /// Transitions that were planned, of alerts not folded yet: a group's alerts come by several partitions.
     early: Recent<AlertId, Vec<(ChannelId, String, Told)>>,
-    settled: Recent<AlertId, ()>,
+    /// Alerts that are over and told: brought back if a message of another partition turns out to have told a channel
+    /// that does not know the end of it yet.
+    settled: Recent<AlertId, Alert>,
     settled_messages: Recent<String, ()>,
 }
 
@@ -146,7 +150,7 @@ impl Notifier {
             acknowledged: Recent::default(),
             standings: Standings::default(),
             early: Recent::default(),
-            settled: Recent::default(),
+            settled: Recent::of(SETTLED),
             settled_messages: Recent::default(),
         }
     }
@@ -240,13 +244,16 @@ impl Notifier {
 
     /// A transition is planned: it is never planned again.
     fn mark(&mut self, channel: &ChannelId, key: &str, told: &Told) {
+        if let Some(alert) = self.settled.remove(&told.alert) {
+            self.alerts.insert(told.alert.clone(), alert);
+        }
         if let Some(alert) = self.alerts.get_mut(&told.alert) {
             let progress = alert.told.entry(channel.clone()).or_default();
             progress.mark(told);
             if self.messages.contains_key(key) {
                 progress.under_way.insert(key.to_owned());
             }
-        } else if !self.settled.contains(&told.alert) {
+        } else {
             let mut early = self.early.get(&told.alert).cloned().unwrap_or_default();
             early.push((channel.clone(), key.to_owned(), told.clone()));
             self.early.insert(told.alert.clone(), early);
@@ -284,8 +291,9 @@ impl Notifier {
         let done = |channel: &ChannelId| alert.told.get(channel).is_some_and(|told| told.raised && told.resolved);
         let opened = alert.told.values().all(|told| (!told.opened || told.resolved) && told.under_way.is_empty());
         if alert.resolved_at.is_some() && opened && alert.ways.iter().flat_map(|way| &way.channels).all(done) {
-            self.alerts.remove(id);
-            self.settled.insert(id.clone(), ());
+            if let Some(alert) = self.alerts.remove(id) {
+                self.settled.insert(id.clone(), alert);
+            }
         }
     }
 
