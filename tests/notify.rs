@@ -184,15 +184,24 @@ fn set(folder: &Path, up: bool) {
     }
 }
 
-/// What was decided, from the event log.
+/// Between two turns of the services: as long as ten probes, so that none is taken to be flapping.
+const TURN: Duration = Duration::from_secs(3);
+
+/// What was decided and is to be told, from the event log: of what was suppressed, also the end is not told.
 fn decided(folder: &Path) -> Transitions {
     let rows = sql(folder, "SELECT kind, data FROM events WHERE kind IN ('alert.raised', 'alert.resolved')");
-    let decided = rows.iter().map(|row| {
-        let data: Value = serde_json::from_str(row["data"].as_str().expect("a text")).expect("JSON");
-        let transition = row["kind"].as_str().expect("a text").trim_start_matches("alert.").to_owned();
-        (data["alert"].as_str().expect("an alert").to_owned(), transition)
-    });
-    decided.collect()
+    let mut decided: Transitions = rows
+        .iter()
+        .map(|row| {
+            let data: Value = serde_json::from_str(row["data"].as_str().expect("a text")).expect("JSON");
+            let transition = row["kind"].as_str().expect("a text").trim_start_matches("alert.").to_owned();
+            (data["alert"].as_str().expect("an alert").to_owned(), transition)
+        })
+        .collect();
+    let raised: BTreeSet<String> =
+        decided.iter().filter(|(_, what)| what == "raised").map(|(alert, _)| alert.clone()).collect();
+    decided.retain(|(alert, _)| raised.contains(alert));
+    decided
 }
 
 /// Everything that was decided is told, each change once.
@@ -242,6 +251,7 @@ fn a_receiver_that_drops_repeats_sees_each_change_once_through_kill_9() {
                 rebound.kill();
                 rebound = start();
             }
+            std::thread::sleep(TURN);
             wait_for("the receiver to be itself", || receiver.lock().expect("no panic").moods.is_empty().then_some(()));
         }
     }
@@ -287,6 +297,7 @@ fn a_receiver_that_drops_repeats_sees_each_change_once_through_rebalances() {
                 first.kill();
                 two = [second, (name, start(name))];
             }
+            std::thread::sleep(TURN);
             wait_for("the receiver to be itself", || receiver.lock().expect("no panic").moods.is_empty().then_some(()));
         }
     }

@@ -203,7 +203,10 @@ async fn retry(config: &Config, ask: Retry) -> Result<Done> {
             }
         }
     }
-    println!("{} messages are tried again, {rejected} were refused", lines.len() - rejected);
+    match lines.len() - rejected {
+        1 => println!("1 message is tried again, {rejected} were refused"),
+        n => println!("{n} messages are tried again, {rejected} were refused"),
+    }
     Ok(if rejected == 0 { Done::Good } else { Done::Faults })
 }
 

@@ -319,3 +319,35 @@ fn a_message_that_was_given_up_can_be_retried_under_its_key() {
     world.append(retried(1));
     assert!(world.notifier.due().is_empty());
 }
+
+/// Group messages are fenced by the partition of their first service only. In the moment of a hand-over the old owner
+/// may plan a group with a service that is already another's, who plans it too: both tell it, under one key of its own.
+#[test]
+fn two_instances_that_change_places_tell_a_change_under_one_key() {
+    let plan = Arc::new(Plan::parse(PLAN, "plan.toml").unwrap());
+    let mut world = World::new(plan.clone());
+    world.act(&Act::Fail(0));
+    world.act(&Act::Fail(1));
+    let mut heir = Notifier::new(plan);
+    world.log.iter().for_each(|event| heir.fold(event));
+    let now = at(world.second + 5);
+    let old = world.notifier.plan(now, &|_| false, &|_| true).events;
+    let new = heir.plan(now, &|_| false, &|service| service.as_str() == "b").events;
+    let mut told: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (notifier, own, other) in [(&mut world.notifier, &old, &new), (&mut heir, &new, &old)] {
+        // Each sends its own, and folds the other's a moment later.
+        own.iter().for_each(|event| notifier.fold(event));
+        for notice in notifier.due() {
+            for member in &notice.members {
+                told.entry(member.key(&notice.channel)).or_default().insert(notice.dedup_key.clone());
+            }
+            notifier.fold(&notice.sent(1, now));
+        }
+        other.iter().for_each(|event| notifier.fold(event));
+        notifier.due().iter().for_each(|notice| notifier.fold(&notice.sent(1, now)));
+        assert!(notifier.plan(now, &|_| false, &|_| true).events.is_empty(), "both are told");
+    }
+    // Two changes, two keys; the one of them came in two messages.
+    assert_eq!(told.values().map(BTreeSet::len).collect::<BTreeSet<_>>(), [1, 2].into());
+    assert_eq!(told.len(), 2);
+}

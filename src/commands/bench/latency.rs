@@ -59,7 +59,7 @@ pub(super) async fn alone(samples: usize, config: &Config) -> Result<Alone> {
     let process = started(config, samples, 0, vec![Role::Log, Role::Alert]).await?;
     let bus = process.handle().bus.clone();
     let triggers = triggers(samples, Duration::ZERO, &bus).await?;
-    let queryable = queryable(samples.min(50), samples, config, &bus).await?;
+    let queryable = queryable(samples.min(25), samples, config, &bus).await?;
     process.stop().await?;
     Ok(Alone {
         acknowledged_to_queryable_ms: Quantiles::of(&queryable)?,

@@ -6,12 +6,16 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::FutureRecord;
+use rdkafka::producer::{FutureRecord, Producer};
 
 use super::settings::Link;
 use super::transactor::Client;
-use super::{BusError, KafkaSettings};
+use super::{BusError, KafkaSettings, blocking};
+
+/// How long is waited for the answer whether a topic exists.
+const ASKING: Duration = Duration::from_secs(2);
 
 /// A topic that records are put on.
 pub struct KafkaPublisher {
@@ -45,8 +49,25 @@ impl KafkaPublisher {
         let record = FutureRecord::<[u8], [u8]>::to(&self.topic).key(key.as_bytes()).payload(value).headers(all);
         match self.producer.send(record, Duration::from_millis(self.link.settings.timeout_ms)).await {
             Ok(_) => Ok(()),
-            Err((error, _)) => Err(self.link.error(&format!("appending to {}", self.topic), error)),
+            Err((error, _)) => match self.is_missing().await {
+                true => Err(BusError::Unavailable {
+                    reason: format!("kafka at {} has no topic {}: create it", self.link.settings.brokers, self.topic),
+                }),
+                false => Err(self.link.error(&format!("appending to {}", self.topic), error)),
+            },
         }
+    }
+
+    /// Whether the brokers say that there is no such topic; only asked when appending failed, which says less.
+    async fn is_missing(&self) -> bool {
+        let (producer, topic) = (self.producer.clone(), self.topic.clone());
+        let asked = blocking(move || {
+            let metadata = producer.client().fetch_metadata(Some(&topic), ASKING).ok();
+            let missing = RDKafkaErrorCode::UnknownTopicOrPartition;
+            Ok(metadata
+                .is_some_and(|found| found.topics().iter().any(|found| found.error().map(Into::into) == Some(missing))))
+        });
+        asked.await.unwrap_or(false)
     }
 }
 
@@ -103,6 +124,18 @@ mod tests {
         let all = found.headers().unwrap();
         let all: Vec<_> = all.iter().map(|header| (header.key, header.value.unwrap())).collect();
         assert_eq!(all, [("ce_id", &b"ntf-1"[..]), ("content-type", &b"application/json"[..])]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_topic_that_is_not_there_is_named() {
+        let Some(brokers) = std::env::var("REBOUND_TEST_KAFKA").ok().filter(|brokers| !brokers.is_empty()) else {
+            println!("Kafka suite not run: set REBOUND_TEST_KAFKA");
+            return;
+        };
+        let settings = KafkaSettings { timeout_ms: 2_000, ..KafkaSettings::new(&brokers) };
+        let publisher = KafkaPublisher::new(settings, "told-to-nobody").unwrap();
+        let error = publisher.publish("ntf-1", &[], b"{}").await.unwrap_err();
+        assert!(error.to_string().ends_with("has no topic told-to-nobody: create it"), "{error}");
     }
 
     #[tokio::test(flavor = "multi_thread")]
