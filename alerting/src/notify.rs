@@ -290,10 +290,12 @@ impl Notifier {
         let Some(alert) = self.alerts.get(id) else { return };
         let done = |channel: &ChannelId| alert.told.get(channel).is_some_and(|told| told.raised && told.resolved);
         let opened = alert.told.values().all(|told| (!told.opened || told.resolved) && told.under_way.is_empty());
-        if alert.resolved_at.is_some() && opened && alert.ways.iter().flat_map(|way| &way.channels).all(done) {
-            if let Some(alert) = self.alerts.remove(id) {
-                self.settled.insert(id.clone(), alert);
-            }
+        if alert.resolved_at.is_some()
+            && opened
+            && alert.ways.iter().flat_map(|way| &way.channels).all(done)
+            && let Some(alert) = self.alerts.remove(id)
+        {
+            self.settled.insert(id.clone(), alert);
         }
     }
 
