@@ -183,7 +183,8 @@ pub(crate) async fn bench(bench: Bench, config: &Config) -> Result<Done> {
         bench.rate == 0 || (100..=100_000).contains(&bench.rate),
         "--rate takes 100 to 100000 events a second, or 0"
     );
-    let folder = config.data.join(format!("bench-{}", std::process::id()));
+    // Whole, since the parts read it from settings of their own, whose paths are meant from where they are.
+    let folder = std::path::absolute(config.data.join(format!("bench-{}", std::process::id())))?;
     std::fs::create_dir_all(&folder).with_context(|| format!("the folder {} can't be made", folder.display()))?;
     let mut measured = Measured::of(config.bus.kind);
     let result = tokio::select! {
