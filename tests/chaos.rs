@@ -22,7 +22,7 @@ use serde_json::Value;
 use crate::kafka_bus::{KafkaClient, Stored};
 use crate::pipeline::{borrowed, lines, measurement, sql};
 use crate::receiver::Receiver;
-use crate::support::{Random, Running, alone, free_port, kafka, rounds, seed, succeeds, wait_for};
+use crate::support::{Random, Running, alone, free_port, kafka, rounds, script, seed, succeeds, wait_for};
 
 const PARTITIONS: i32 = 4;
 const SERVICES: usize = 6;
@@ -58,9 +58,7 @@ fn write_plan(folder: &Path, hook: &str) {
         ("work.sh", format!("#!/bin/sh\necho \"$1 $2 $3\" >> {root}/ledger\nsleep 0.3\n")),
         ("mend.sh", format!("#!/bin/sh\nsleep 0.1\ntouch {root}/up/$1\n")),
     ] {
-        let file = folder.join(name);
-        std::fs::write(&file, text).expect("written");
-        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
+        script(&folder.join(name), &text);
     }
     let mut plan = format!(
         r#"

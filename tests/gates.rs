@@ -9,15 +9,13 @@ use rebound_schemas::{Event, EventData, EventId, RecoveryId, ServiceId, Source, 
 
 use crate::kafka_bus::KafkaClient;
 use crate::pipeline::{borrowed, kafka_environment, lines};
-use crate::support::{Running, alone, free_port, kafka, succeeds, wait_for};
+use crate::support::{Running, alone, free_port, kafka, script, succeeds, wait_for};
 
 /// Four services that are up while their file is there, and what their recoveries wait for.
 fn write_plan(folder: &Path) {
     let root = folder.display();
-    let mend = folder.join("mend.sh");
-    std::fs::write(&mend, format!("#!/bin/sh\necho \"$1 $2\" >> {root}/ledger\ntouch {root}/up/$1\n"))
-        .expect("written");
-    std::fs::set_permissions(&mend, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
+    let mend = format!("#!/bin/sh\necho \"$1 $2\" >> {root}/ledger\ntouch {root}/up/$1\n");
+    script(&folder.join("mend.sh"), &mend);
     let mut plan = format!(
         r#"
 name = "gates"

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::pipeline::{borrowed, kafka_environment, lines, sql};
-use crate::support::{Running, alone, free_port, kafka, succeeds, wait_for};
+use crate::support::{Running, alone, free_port, kafka, script, succeeds, wait_for};
 
 /// Enough for both partitions to have some.
 const SERVICES: usize = 8;
@@ -15,13 +15,9 @@ const SERVICES: usize = 8;
 /// A recovery takes `seconds`.
 fn write_plan(folder: &Path, seconds: &str) {
     let root = folder.display();
-    let script = |name: &str, text: String| {
-        let path = folder.join(name);
-        std::fs::write(&path, text).expect("written");
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
-    };
-    script("recover.sh", format!("#!/bin/sh\necho \"$1\" >> {root}/executed\nsleep {seconds}\ntouch {root}/up-$2\n"));
-    script("check.sh", format!("#!/bin/sh\ntest ! -e {root}/down -o -e {root}/up-$1\n"));
+    let recover = format!("#!/bin/sh\necho \"$1\" >> {root}/executed\nsleep {seconds}\ntouch {root}/up-$2\n");
+    script(&folder.join("recover.sh"), &recover);
+    script(&folder.join("check.sh"), &format!("#!/bin/sh\ntest ! -e {root}/down -o -e {root}/up-$1\n"));
     let mut plan = format!(
         r#"
 allow = ["{root}/recover.sh", "{root}/check.sh"]

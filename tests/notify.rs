@@ -5,7 +5,7 @@
 //! and never answers. Some messages are in its hands when the process that sent them is killed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::pipeline::{borrowed, kafka_environment, sql};
-use crate::support::{Running, alone, free_port, kafka, succeeds, wait_for};
+use crate::receiver::request;
+use crate::support::{Running, alone, free_port, kafka, script, succeeds, wait_for};
 
 /// What an alert went through, as told or as decided: alert and transition.
 type Transitions = BTreeSet<(String, String)>;
@@ -80,32 +81,14 @@ impl Receiver {
     }
 }
 
-fn answer(stream: TcpStream, receiver: &Mutex<Receiver>) {
-    let mut reader = BufReader::new(stream.try_clone().expect("a stream"));
-    loop {
-        let (mut length, mut line) = (0, String::new());
-        loop {
-            line.clear();
-            if reader.read_line(&mut line).unwrap_or(0) == 0 {
-                return;
-            }
-            if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().expect("a length");
-            }
-            if line.trim().is_empty() {
-                break;
-            }
-        }
-        let mut body = vec![0; length];
-        if reader.read_exact(&mut body).is_err() {
-            return;
-        }
+fn answer(mut stream: TcpStream, receiver: &Mutex<Receiver>) {
+    while let Some((_, body)) = request(&mut stream) {
         let mood = {
             let mut receiver = receiver.lock().expect("no panic");
             receiver.requests += 1;
             let mood = receiver.moods.pop().unwrap_or(Mood::Takes);
             if mood != Mood::Refuses {
-                receiver.take(&serde_json::from_slice(&body).expect("JSON"));
+                receiver.take(&body);
             }
             mood
         };
@@ -119,7 +102,7 @@ fn answer(stream: TcpStream, receiver: &Mutex<Receiver>) {
                 return;
             }
         };
-        if (&stream).write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes()).is_err() {
+        if write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").is_err() {
             return;
         }
     }
@@ -130,9 +113,7 @@ const SERVICES: [&str; 4] = ["api", "database", "web", "search"];
 /// Services that fail while their file is away. Three are told in groups, over partitions; `search` by itself.
 fn write_plan(folder: &Path, port: u16) {
     let root = folder.display();
-    let check = folder.join("check.sh");
-    std::fs::write(&check, "#!/bin/sh\ntest -e \"$1\"\n").expect("written");
-    std::fs::set_permissions(&check, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
+    script(&folder.join("check.sh"), "#!/bin/sh\ntest -e \"$1\"\n");
     let mut plan = format!(
         r#"
 name = "notify"

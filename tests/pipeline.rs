@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::{Random, Running, alone, fails, free_port, kafka, seed, succeeds, wait_for};
+use crate::support::{Random, Running, alone, fails, free_port, kafka, script, seed, succeeds, wait_for};
 
 /// The answer of `rebound sql` as JSON rows.
 pub(crate) fn sql(folder: &Path, query: &str) -> Vec<Value> {
@@ -94,14 +94,9 @@ fn the_demo_is_explained(folder: &Path) {
 /// The service is up while the file `up` is there. Recovery waits `pause` seconds and makes it.
 fn write_plan(folder: &Path, pause: &str) {
     let root = folder.display();
-    let recover = folder.join("recover.sh");
-    std::fs::write(&recover, format!("#!/bin/sh\necho \"$1\" >> {root}/executed\nsleep {pause}\ntouch {root}/up\n"))
-        .expect("written");
-    let check = folder.join("check.sh");
-    std::fs::write(&check, format!("#!/bin/sh\ntest -e {root}/up\n")).expect("written");
-    for script in [&recover, &check] {
-        std::fs::set_permissions(script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
-    }
+    let recover = format!("#!/bin/sh\necho \"$1\" >> {root}/executed\nsleep {pause}\ntouch {root}/up\n");
+    script(&folder.join("recover.sh"), &recover);
+    script(&folder.join("check.sh"), &format!("#!/bin/sh\ntest -e {root}/up\n"));
     let plan = format!(
         r#"
 name = "pipeline"

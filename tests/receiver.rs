@@ -125,7 +125,7 @@ fn answer(mut stream: TcpStream, messages: &Mutex<BTreeMap<String, Message>>, ha
 }
 
 /// The idempotency key and the body of the next request; `None` when there is none.
-fn request(stream: &mut TcpStream) -> Option<(String, Value)> {
+pub(crate) fn request(stream: &mut TcpStream) -> Option<(String, Value)> {
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") {
         stream.read_exact(&mut byte).ok()?;

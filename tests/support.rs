@@ -56,6 +56,12 @@ pub(crate) fn fails(arguments: &[&str], folder: &Path, code: i32) -> String {
     stderr
 }
 
+/// Writes a program that a plan may run.
+pub(crate) fn script(path: &Path, text: &str) {
+    std::fs::write(path, text).expect("written");
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
+}
+
 /// A port that is free now.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
