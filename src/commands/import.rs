@@ -3,32 +3,28 @@
 //! Without `--url` this process puts the events on the bus itself and, over the embedded bus, writes the log too, so
 //! that the figures are there when it ends. With `--url` a running Rebound takes them in.
 
-use std::collections::{BTreeMap, HashMap};
+mod known;
+mod way;
+
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use chrono::Utc;
-use clap::{Args, Subcommand, ValueEnum};
-use rebound_analytics::session::{Session, SqlLimits};
-use rebound_ingest::bus::{EventBus, Partition, Stream};
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Subcommand};
 use rebound_ingest::import::{
-    Clock, Column, DateOrder, FileFormat, Incidents, Known, Line, Mapping, Notes, Preset, Probes, Rejects, Row, Rows,
+    Clock, Column, DateOrder, FileFormat, Incidents, Line, Mapping, Notes, Preset, Probes, Rejects, Row, Rows,
     Services, Verdict,
 };
-use rebound_ingest::log::{self as event_log, LogLocation, LogMetrics, LogSettings};
-use rebound_schemas::plan::Plan;
-use rebound_schemas::{Event, IncidentId, Source, Topic, encode};
-use tokio_util::sync::CancellationToken;
+use rebound_schemas::Source;
 
-use super::emit::{Target, deliver};
 use super::log::progress;
 use crate::cli::Done;
-use crate::config::{BusKind, Config};
-use crate::roles::tenure;
+use crate::config::Config;
+use way::Way;
 
 /// Events put on the bus at once.
 const BATCH: usize = 5_000;
@@ -118,11 +114,11 @@ struct From {
     /// The file; `-` is standard input.
     file: PathBuf,
     /// What kind of file it is; by its name when absent.
-    #[arg(long, value_enum)]
-    format: Option<FormatName>,
+    #[arg(long, value_parser = ["csv", "tsv", "ndjson", "json", "atom"])]
+    format: Option<String>,
     /// Which system exported it: sets the columns, and what else follows.
-    #[arg(long, value_enum)]
-    preset: Option<PresetName>,
+    #[arg(long, value_parser = PossibleValuesParser::new(Preset::ALL.iter().map(|(name, _)| *name)))]
+    preset: Option<String>,
     /// A mapping file (TOML) with `[columns]`, `[services]` and `[causes]`.
     #[arg(long = "map", value_name = "FILE", conflicts_with = "preset")]
     mapping: Option<PathBuf>,
@@ -136,8 +132,8 @@ struct From {
     #[arg(long, value_name = "ZONE")]
     tz: Option<String>,
     /// Which comes first in `03/04/2025`.
-    #[arg(long, value_enum)]
-    date_order: Option<OrderName>,
+    #[arg(long, value_parser = ["day-first", "month-first"])]
+    date_order: Option<String>,
     /// How times are written, as for strftime, where no usual form is meant.
     #[arg(long, value_name = "FORMAT")]
     time_format: Option<String>,
@@ -155,47 +151,16 @@ struct From {
     token_file: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum FormatName {
-    Csv,
-    Tsv,
-    Ndjson,
-    Json,
-    Atom,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum PresetName {
-    Servicenow,
-    Jira,
-    Pagerduty,
-    Opsgenie,
-    Statuspage,
-    Atom,
-    Upptime,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum OrderName {
-    DayFirst,
-    MonthFirst,
-}
-
-/// The name that clap knows a word by.
-fn name_of(word: &impl ValueEnum) -> String {
-    word.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
-}
-
 impl From {
     /// What flags, mapping file and preset say together; flags count most.
     fn mapping(&self) -> Result<Mapping> {
-        let mut mapping = match (&self.mapping, self.preset) {
+        let mut mapping = match (&self.mapping, &self.preset) {
             (Some(file), _) => Mapping::load(file)?,
-            (None, Some(preset)) => Mapping::of(Preset::parse(&name_of(&preset)).context("a preset of this name")?),
+            (None, Some(preset)) => Mapping::of(Preset::parse(preset).context("a preset of this name")?),
             (None, None) => Mapping::default(),
         };
-        if let Some(format) = self.format {
-            mapping.format = FileFormat::parse(&name_of(&format));
+        if let Some(format) = &self.format {
+            mapping.format = FileFormat::parse(format);
         }
         let over = |said: &Option<String>, held: &mut Option<String>| {
             if said.is_some() {
@@ -206,7 +171,7 @@ impl From {
         over(&self.tz, &mut mapping.tz);
         over(&self.time_format, &mut mapping.time_format);
         over(&self.service_is, &mut mapping.service);
-        over(&self.date_order.as_ref().map(name_of), &mut mapping.date_order);
+        over(&self.date_order, &mut mapping.date_order);
         Ok(mapping)
     }
 
@@ -295,11 +260,11 @@ pub(crate) async fn import(config: &Config, command: ImportCommand) -> Result<Do
     let source = Source::of_import(&source).with_context(|| format!("--source {source:?}"))?;
     let reading = match &command {
         ImportCommand::Incidents(_) => {
-            let known = known_incidents(config, plan, &source).await?;
+            let known = known::incidents(config, plan, &source).await?;
             Reading::Incidents(Box::new(Incidents::new(&rows, mapping, clock, services, source, known)?))
         }
         ImportCommand::Probes(_) => {
-            let known = known_probes(config, &source).await?;
+            let known = known::probes(config, &source).await?;
             Reading::Probes(Box::new(Probes::new(&rows, mapping, clock, services, source, known)?))
         }
     };
@@ -311,142 +276,6 @@ pub(crate) async fn import(config: &Config, command: ImportCommand) -> Result<Do
     let told = result?;
     counts.print(from, &rejects_file, &told);
     Ok(if counts.rejected == 0 { Done::Good } else { Done::Faults })
-}
-
-/// Whether there is a log to look into.
-fn has_log(config: &Config) -> bool {
-    let location = config.log_location();
-    location.contains("://") || Path::new(&location).join("_delta_log").exists()
-}
-
-/// What was imported of this source before.
-async fn known_incidents(
-    config: &Config,
-    plan: Option<Arc<Plan>>,
-    source: &Source,
-) -> Result<HashMap<IncidentId, Known>> {
-    if !has_log(config) {
-        return Ok(HashMap::new());
-    }
-    let record = super::sql::open(config, plan).await?.record().await?;
-    let own = record.incidents().filter(|incident| incident.opened_by.source == *source);
-    Ok(own.map(|incident| (incident.id.clone(), Known::from(&incident))).collect())
-}
-
-/// The ids of probe results that were imported of this source before.
-async fn known_probes(config: &Config, source: &Source) -> Result<Vec<String>> {
-    if !has_log(config) {
-        return Ok(Vec::new());
-    }
-    let limits = SqlLimits { max_rows: usize::MAX, ..super::sql::limits(config) };
-    let session = Session::open(&config.log_location(), None, limits).await?;
-    let quoted = source.as_str().replace('\'', "''");
-    let result = session.query(&format!("SELECT id FROM events WHERE source = '{quoted}'"), Utc::now()).await?;
-    let mut ids = Vec::with_capacity(result.rows());
-    for batch in &result.batches {
-        let column = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8)?;
-        let column = column.as_any().downcast_ref::<arrow::array::StringArray>().context("ids are text")?;
-        ids.extend(column.iter().flatten().map(str::to_owned));
-    }
-    Ok(ids)
-}
-
-/// Where events go.
-enum Way {
-    /// Nowhere.
-    Dry,
-    /// To a running Rebound.
-    Url(Target),
-    /// Onto the bus; over the embedded one, the log is written here.
-    Bus { bus: Arc<dyn EventBus>, log: Option<(CancellationToken, tokio::task::JoinHandle<Result<()>>)> },
-}
-
-impl Way {
-    async fn open(config: &Config, from: &From) -> Result<Self> {
-        if from.dry_run {
-            return Ok(Self::Dry);
-        }
-        if let Some(url) = &from.url {
-            return Ok(Self::Url(Target::new(url, from.token_file.as_deref())));
-        }
-        let embedded = config.bus.kind == BusKind::Embedded;
-        let bus = crate::roles::open_bus(config).await.map_err(|error| match embedded {
-            true => error.context(format!(
-                "the bus can't be opened here; if a Rebound is running on it, have that take the file in: --url http://{}",
-                config.http.listen
-            )),
-            false => error,
-        })?;
-        let log = embedded.then(|| -> Result<_> {
-            let settings = LogSettings::new(LogLocation::parse(&config.log_location())?);
-            let metrics = LogMetrics::new(&mut prometheus_client::registry::Registry::default());
-            let (stop, bus) = (CancellationToken::new(), bus.clone());
-            let stopped = stop.clone();
-            let task = tokio::spawn(async move {
-                event_log::run_log(bus, settings, metrics, stopped).await.context("the event log")
-            });
-            Ok((stop, task))
-        });
-        Ok(Self::Bus { bus, log: log.transpose()? })
-    }
-
-    async fn put(&self, events: &[Event]) -> Result<()> {
-        match self {
-            Self::Dry => Ok(()),
-            Self::Url(target) => {
-                let lines: Vec<_> = events.iter().map(|e| String::from_utf8(encode(e))).collect::<Result<_, _>>()?;
-                match deliver(target, &lines).await? {
-                    (_, 0) => Ok(()),
-                    (_, rejected) => bail!("{rejected} events were refused: see above"),
-                }
-            }
-            Self::Bus { bus, .. } => {
-                for topic in Topic::ALL {
-                    let records: Vec<_> =
-                        events.iter().filter(|e| e.kind().topic() == topic).map(tenure::record).collect();
-                    if !records.is_empty() {
-                        bus.append(Stream::Events(topic), records).await?;
-                    }
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// Waits until the log has everything, where it is written here, and lets go of the bus.
-    async fn close(self) -> Result<()> {
-        let Self::Bus { bus, log } = self else { return Ok(()) };
-        if let Some((stop, task)) = log {
-            let mut bar = progress("writing the log");
-            while !task.is_finished() {
-                let (written, all) = written(&bus).await?;
-                bar(written, all);
-                if written >= all {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            stop.cancel();
-            task.await??;
-        }
-        bus.close().await?;
-        Ok(())
-    }
-}
-
-/// How many records the log has, and how many there are on the bus.
-async fn written(bus: &Arc<dyn EventBus>) -> Result<(u64, u64)> {
-    let (mut written, mut all) = (0, 0);
-    for topic in Topic::ALL {
-        for number in 0..bus.partitions() {
-            let partition = Partition::of(topic, number);
-            let marks = bus.watermarks(partition).await?;
-            let at = bus.committed(event_log::GROUP, partition).await?.unwrap_or(marks.low).max(marks.low);
-            written += u64::try_from(at - marks.low).unwrap_or(0);
-            all += u64::try_from(marks.high - marks.low).unwrap_or(0);
-        }
-    }
-    Ok((written, all))
 }
 
 /// What became of the rows.

@@ -25,7 +25,7 @@ use prometheus_client::registry::Registry;
 use rebound_alerting::channel::Channels;
 use rebound_ingest::bus::embedded::{EmbeddedBus, EmbeddedSettings};
 use rebound_ingest::bus::kafka::{KafkaBus, KafkaSettings};
-use rebound_ingest::bus::{EventBus, Partition};
+use rebound_ingest::bus::{BusError, EventBus, Partition};
 use rebound_ingest::intake::{self, Intake, IntakeMetrics, IntakeSettings};
 use rebound_ingest::log::{self as event_log, LogLocation, LogMetrics, LogSettings};
 use rebound_ingest::probe::{ProbeMetrics, ProbeSettings, run_probes};
@@ -329,22 +329,31 @@ impl Process {
     }
 }
 
+/// How many of the bus's records the log has, and how many there are.
+pub(crate) async fn written(bus: &Arc<dyn EventBus>) -> Result<(u64, u64), BusError> {
+    let (mut written, mut all) = (0, 0);
+    for topic in Topic::ALL {
+        for number in 0..bus.partitions() {
+            let partition = Partition::of(topic, number);
+            let marks = bus.watermarks(partition).await?;
+            let at = bus.committed(event_log::GROUP, partition).await?.unwrap_or(marks.low).max(marks.low);
+            written += u64::try_from(at - marks.low).unwrap_or(0);
+            all += u64::try_from(marks.high - marks.low).unwrap_or(0);
+        }
+    }
+    Ok((written, all))
+}
+
 /// Waits until the log has everything that is on the bus, for a bounded time: what is left stays on the bus.
 async fn drained(bus: &Arc<dyn EventBus>) {
-    let written = async {
-        for topic in Topic::ALL {
-            for number in 0..bus.partitions() {
-                let partition = Partition::of(topic, number);
-                let Ok(marks) = bus.watermarks(partition).await else { return };
-                while marks.high > marks.low
-                    && !matches!(bus.committed(event_log::GROUP, partition).await, Ok(Some(at)) if at >= marks.high)
-                {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
+    let caught_up = async {
+        while let Ok((written, all)) = written(bus).await
+            && written < all
+        {
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    if tokio::time::timeout(Duration::from_secs(10), written).await.is_err() {
+    if tokio::time::timeout(Duration::from_secs(10), caught_up).await.is_err() {
         tracing::info!("the log writer is behind: what it has not written stays on the bus");
     }
 }
