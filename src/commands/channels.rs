@@ -1,20 +1,19 @@
 //! `rebound channels`: what the plan's notification channels are, whether one works, and what could not be delivered.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
-use comfy_table::{Table, presets};
 use rebound_alerting::channel::{Channel, Delivery};
 use rebound_alerting::notify::Notice;
-use rebound_analytics::output::{self, Format};
 use rebound_schemas::ChannelId;
 use rebound_schemas::codec::{self, TYPE_PREFIX, format_time};
 use rebound_schemas::event::{Kind, NotificationFailed, NotificationRetried, NotificationSent, Transition};
 use serde_json::{Value, json};
 
+use super::emit::{Target, deliver};
+use super::print_table;
 use crate::cli::Done;
 use crate::config::Config;
 use crate::roles::publish;
@@ -48,12 +47,8 @@ pub(crate) struct Retry {
     /// Who asks.
     #[arg(long, env = "USER", default_value = "somebody")]
     by: String,
-    /// The Rebound to ask.
-    #[arg(long, env = "REBOUND_URL", default_value = "http://127.0.0.1:9464")]
-    url: String,
-    /// File that holds the bearer token.
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    target: Target,
 }
 
 pub(crate) async fn channels(config: &Config, command: ChannelsCommand) -> Result<Done> {
@@ -72,7 +67,7 @@ pub(crate) async fn channels(config: &Config, command: ChannelsCommand) -> Resul
                     [&f.data.dedup_key, f.data.channel.as_str(), &f.service, &told, &at, &f.data.error]
                         .map(String::from)
                 });
-                table(["key", "channel", "service", "told", "given up at", "error"], rows);
+                print_table(["key", "channel", "service", "told", "given up at", "error"], rows);
             }
             Ok(Done::Good)
         }
@@ -96,7 +91,7 @@ fn list(config: &Config) -> Result<Done> {
         let tell = if tell.is_empty() { "nothing".to_owned() } else { tell.join(", ") };
         [channel.id.to_string(), channel.kind.as_str().to_owned(), channel.attempts.to_string(), tell]
     });
-    table(["channel", "kind", "attempts", "told by"], rows);
+    print_table(["channel", "kind", "attempts", "told by"], rows);
     Ok(Done::Good)
 }
 
@@ -142,13 +137,10 @@ async fn failed(config: &Config) -> Result<BTreeMap<String, Failed>> {
     let session = super::sql::open(config, None).await?;
     let query = "SELECT kind, service, occurred_at, data FROM events WHERE kind IN ('notification.failed', \
                  'notification.sent', 'notification.retried') ORDER BY occurred_at, id";
-    let result = session.query(query, Utc::now()).await?;
-    if result.truncated {
+    let (rows, truncated) = super::sql::rows(&session, query, Utc::now()).await?;
+    if truncated {
         eprintln!("only the first {} messages were looked at: raise [sql] max_rows", config.sql.max_rows);
     }
-    let mut text = Vec::new();
-    output::write(Format::Json, &result.schema, &result.batches, &mut text)?;
-    let rows: Vec<Value> = serde_json::from_slice(&text).context("the log's answer is not JSON")?;
     fold(&rows)
 }
 
@@ -193,17 +185,8 @@ async fn retry(config: &Config, ask: Retry) -> Result<Done> {
         failed.retain(|known, _| known == key);
     }
     let lines: Vec<String> = failed.values().map(|failed| retried(failed, &ask.by, Utc::now())).collect();
-    let client = super::emit::client(ask.token_file.as_deref())?;
-    let mut rejected = 0;
-    for batch in lines.chunks(1000) {
-        for verdict in super::emit::send(&client, &ask.url, batch).await? {
-            if verdict["status"] != "accepted" {
-                rejected += 1;
-                eprintln!("{verdict}");
-            }
-        }
-    }
-    match lines.len() - rejected {
+    let (tried, rejected) = deliver(&ask.target, &lines).await?;
+    match tried {
         1 => println!("1 message is tried again, {rejected} were refused"),
         n => println!("{n} messages are tried again, {rejected} were refused"),
     }
@@ -223,14 +206,6 @@ fn retried(failed: &Failed, by: &str, now: DateTime<Utc>) -> String {
         "data": { "dedup_key": key, "round": round, "by": by },
     })
     .to_string()
-}
-
-fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; N]>) {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(header);
-    table.add_rows(rows);
-    println!("{table}");
 }
 
 #[cfg(test)]

@@ -163,15 +163,12 @@ pub(crate) async fn dlq(config: &Config, command: DlqCommand) -> Result<Done> {
                     println!("no dead letters: everything that came could be read");
                 }
                 Output::Table | Output::Parquet => {
-                    let mut table = Table::new();
-                    table.load_style(presets::NOTHING);
-                    table.set_header(["topic", "partition", "offset", "class", "reason", "begins with"]);
-                    table.add_rows(letters.iter().map(|l| {
+                    let rows = letters.iter().map(|l| {
                         let begin: String = l.excerpt.chars().take(40).collect();
                         let (partition, offset) = (l.partition.to_string(), l.offset.to_string());
                         [l.topic.to_owned(), partition, offset, l.class.clone(), l.reason.clone(), begin]
-                    }));
-                    println!("{table}");
+                    });
+                    super::print_table(["topic", "partition", "offset", "class", "reason", "begins with"], rows);
                     println!("{} dead letters", letters.len());
                 }
             }

@@ -13,3 +13,14 @@ pub(crate) mod recovery;
 pub(crate) mod sql;
 pub(crate) mod stats;
 pub(crate) mod window;
+
+use comfy_table::{Table, presets};
+
+/// Prints rows beneath a header, aligned and without lines.
+pub(crate) fn print_table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(header);
+    table.add_rows(rows);
+    println!("{table}");
+}

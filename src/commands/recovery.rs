@@ -55,7 +55,8 @@ enum Word {
     },
     /// Refuse a recovery that waits for approval: it never runs.
     Reject(Refusal),
-    /// Call off a recovery that has not begun; one that has begun goes on.
+    /// Call off a recovery: one that has not begun never runs; one that has begins no further step, and rolls back if
+    /// its procedure says so.
     Cancel(Refusal),
     /// Let no recovery begin until `resume`; running ones go on.
     Pause {

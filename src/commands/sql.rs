@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use rebound_analytics::output::{self, Format};
 use rebound_analytics::session::{Session, SqlLimits};
 use rebound_schemas::plan::Plan;
+use serde_json::Value;
 
 use crate::cli::{Done, Output};
 use crate::config::Config;
@@ -31,6 +32,14 @@ pub(crate) fn plan(config: &Config) -> Result<Option<Arc<Plan>>> {
     // The demo leaves its plan beside its log.
     let demo = config.data.join("demo/plan.toml");
     if demo.exists() { super::check::load_plan(&demo).map(|plan| Some(Arc::new(plan))) } else { Ok(None) }
+}
+
+/// The rows of an answer as JSON objects, and whether there were more than the limit.
+pub(crate) async fn rows(session: &Session, query: &str, now: DateTime<Utc>) -> Result<(Vec<Value>, bool)> {
+    let result = session.query(query, now).await?;
+    let mut json = Vec::new();
+    output::write(Format::Json, &result.schema, &result.batches, &mut json)?;
+    Ok((serde_json::from_slice(&json).context("the log's answer is not JSON")?, result.truncated))
 }
 
 pub(crate) async fn sql(

@@ -8,9 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, Subcommand};
-use comfy_table::{Table, presets};
 use rebound_alerting::matcher;
-use rebound_analytics::output::{self, Format};
 use rebound_schemas::event::{
     MaintenanceCancelled, MaintenanceScheduled, MatchOn, Matcher, SilenceCreated, SilenceExpired,
 };
@@ -18,6 +16,7 @@ use rebound_schemas::{Event, EventData, EventId, Kind, ServiceId, Source, encode
 use serde_json::Value;
 
 use super::emit::{Target, deliver};
+use super::print_table;
 use crate::cli::{Common, Done};
 
 /// `rebound silence …`
@@ -228,10 +227,7 @@ async fn list(common: &Common, kinds: &[Kind; 2], now: DateTime<Utc>, all: bool)
         "SELECT kind, occurred_at, data FROM events WHERE kind IN ('{}', '{}') ORDER BY occurred_at",
         kinds[0], kinds[1]
     );
-    let result = session.query(&query, now).await?;
-    let mut json = Vec::new();
-    output::write(Format::Json, &result.schema, &result.batches, &mut json)?;
-    let rows: Vec<Value> = serde_json::from_slice(&json).context("the log's answer is not JSON")?;
+    let (rows, _) = super::sql::rows(&session, &query, now).await?;
     let mut known: BTreeMap<String, Known> = BTreeMap::new();
     for row in &rows {
         fold(&mut known, row, kinds[0].as_str());
@@ -241,13 +237,11 @@ async fn list(common: &Common, kinds: &[Kind; 2], now: DateTime<Utc>, all: bool)
         println!("none{}", if all { "" } else { ": --all shows those that are over" });
         return Ok(Done::Good);
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["name", "covers", "from", "until", "by", "reason"]);
-    for (name, window) in known {
+    let rows = known.into_iter().map(|(name, window)| {
         let until = window.until.map(time).unwrap_or_default();
-        table.add_row([name, window.services, window.from, until, window.by, window.reason]);
-    }
-    println!("{table}");
+        [name, window.services, window.from, until, window.by, window.reason]
+    });
+    print_table(["name", "covers", "from", "until", "by", "reason"], rows);
     Ok(Done::Good)
 }
 

@@ -140,20 +140,19 @@ impl Role {
                         queue.evolve(&event);
                     }
                     match done {
-                        Ok((id, Ok(()))) => queue.end(&id, true),
+                        Ok((id, Ok(()))) => {
+                            queue.end(&id, true);
+                            continue;
+                        }
                         Ok((id, Err(error))) => {
-                            // Whether it was started is in the partition, which the next tenure reads from its
-                            // beginning: so this one ends.
                             tracing::error!(recovery = %id, %error, "the recovery stopped without an end");
-                            let number = held.owned().next().unwrap_or_default();
-                            return Err(BusError::Fenced { partition: Partition::of(Topic::Recoveries, number) });
                         }
-                        Err(panicked) => {
-                            tracing::error!(%panicked, "a recovery's runner panicked");
-                            let number = held.owned().next().unwrap_or_default();
-                            return Err(BusError::Fenced { partition: Partition::of(Topic::Recoveries, number) });
-                        }
+                        Err(panicked) => tracing::error!(%panicked, "a recovery's runner panicked"),
                     }
+                    // Whether it was started is in the partition, which the next tenure reads from its beginning: so
+                    // this one ends.
+                    let number = held.owned().next().unwrap_or_default();
+                    return Err(BusError::Fenced { partition: Partition::of(Topic::Recoveries, number) });
                 }
                 _ = ask.tick(), if !held.shutdown().is_cancelled() => {
                     // What waits for less than this is not worth a word.

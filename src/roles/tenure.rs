@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rebound_ingest::bus::{
-    BusError, EventBus, Fetch, Offset, Partition, ReadLimit, Record, Stream, Transactor, partition_of,
+    BusError, Delivery, EventBus, Fetch, Offset, Partition, ReadLimit, Record, Stream, Transactor, partition_of,
 };
 use rebound_schemas::{Event, ServiceId, Topic};
 use tokio::sync::{Mutex, mpsc};
@@ -191,9 +191,13 @@ where
     }
 }
 
+/// The events of what was read. What doesn't decode is the log writer's to put aside; here it says nothing.
+fn decoded<'a>(deliveries: impl IntoIterator<Item = &'a Delivery>) -> Vec<Event> {
+    deliveries.into_iter().filter_map(|delivery| rebound_schemas::decode(&delivery.record.value).ok()).collect()
+}
+
 /// Reads stretches of partitions (from, up to and not including) and hands every event that decodes to `take`: in
-/// order within a partition, several partitions side by side, decoded on all cores. What doesn't decode is the log
-/// writer's to put aside; here it says nothing.
+/// order within a partition, several partitions side by side, decoded on all cores.
 pub(crate) async fn replay(
     bus: &Arc<dyn EventBus>,
     stretches: Vec<(Partition, Offset, Offset)>,
@@ -208,8 +212,7 @@ pub(crate) async fn replay(
             while at < to {
                 let fetch = retried(|| bus.read(partition, at, PAST)).await?;
                 let wanted = fetch.deliveries.iter().filter(|delivery| delivery.offset < to);
-                let decode = |d: &rebound_ingest::bus::Delivery| rebound_schemas::decode(&d.record.value).ok();
-                let decoded: Vec<Event> = wanted.filter_map(decode).collect();
+                let decoded = decoded(wanted);
                 at = fetch.next;
                 if send.send(decoded).await.is_err() {
                     break;
@@ -278,8 +281,7 @@ async fn read_on(
             }
             Ok(fetch) => {
                 at = fetch.next;
-                let decode = |d: &rebound_ingest::bus::Delivery| rebound_schemas::decode(&d.record.value).ok();
-                Ok(Input { partition, events: fetch.deliveries.iter().filter_map(decode).collect(), next: at })
+                Ok(Input { partition, events: decoded(&fetch.deliveries), next: at })
             }
             Err(error) => Err(error),
         };
