@@ -115,17 +115,22 @@ async fn start_and_kill(config: &Config) -> Result<(f64, u64)> {
 
 fn plan(services: u64, conditions: &str) -> String {
     let mut text = format!("[[policy]]\nid = \"default\"\n{conditions}");
-    for n in 0..services {
-        let _ = write!(
-            text,
-            "[[service]]\nid = \"service-{n}\"\n[[service.probe]]\nid = \"service-{n}/tcp\"\ntcp = \"127.0.0.1:1\"\n"
-        );
-    }
+    write_services(&mut text, services);
     text
 }
 
+/// The fleet's services, as a plan says them.
+pub(super) fn write_services(plan: &mut String, services: u64) {
+    for n in 0..services {
+        let _ = write!(
+            plan,
+            "[[service]]\nid = \"service-{n}\"\n[[service.probe]]\nid = \"service-{n}/tcp\"\ntcp = \"127.0.0.1:1\"\n"
+        );
+    }
+}
+
 /// Makes a fleet's results: round after round, each numbered as a prober does.
-struct Results {
+pub(super) struct Results {
     source: Source,
     /// Of every service's certificate, where there are any.
     expiry: Option<DateTime<Utc>>,
@@ -133,7 +138,7 @@ struct Results {
 }
 
 impl Results {
-    fn new(services: u64) -> Result<Self> {
+    pub(super) fn new(services: u64) -> Result<Self> {
         let name = |n| Ok((ServiceId::new(&format!("service-{n}"))?, ProbeId::new(&format!("service-{n}/tcp"))?));
         Ok(Self {
             source: Source::of_probe_run("bench", "fleet")?,
@@ -142,7 +147,17 @@ impl Results {
         })
     }
 
-    fn event(&self, service: usize, round: u64, outcome: Outcome, at: DateTime<Utc>) -> Result<Event> {
+    /// How many services there are.
+    pub(super) fn len(&self) -> usize {
+        self.services.len()
+    }
+
+    /// One in fifty failed, and was healthy the last time: below every threshold.
+    pub(super) fn outcome(service: usize, round: u64) -> Outcome {
+        if (service as u64 + round).is_multiple_of(50) { Outcome::Failed } else { Outcome::Healthy }
+    }
+
+    pub(super) fn event(&self, service: usize, round: u64, outcome: Outcome, at: DateTime<Utc>) -> Result<Event> {
         let (subject, probe) = self.services[service].clone();
         let number = round * self.services.len() as u64 + service as u64 + 1;
         let (id, source) = (EventId::new(&number.to_string())?, self.source.clone());
@@ -157,7 +172,7 @@ pub(super) async fn fill(services: u64, config: &Config) -> Result<Past> {
     let plan = Arc::new(Plan::parse(&plan(services, ""), "plan").map_err(|faults| anyhow::anyhow!("{faults}"))?);
     let results = Results::new(services)?;
     let rounds = lookback(&plan).as_secs().div_ceil(EVERY);
-    let count = results.services.len();
+    let count = results.len();
     // Incidents of last month: each is what the rules make of failures and successes.
     let (mut engine, mut notifier) = (Engine::new(plan.clone()), Notifier::new(plan));
     engine.own_where(|_| true);
@@ -190,11 +205,8 @@ pub(super) async fn fill(services: u64, config: &Config) -> Result<Past> {
     for round in 10..10 + rounds {
         let at = start + TimeDelta::seconds(((round - 10) * EVERY) as i64);
         for first in (0..count).step_by(20_000) {
-            let record = |service| {
-                let failed = (service as u64 + round).is_multiple_of(50);
-                let outcome = if failed { Outcome::Failed } else { Outcome::Healthy };
-                Ok(tenure::record(&results.event(service, round, outcome, at)?))
-            };
+            let record =
+                |service| Ok(tenure::record(&results.event(service, round, Results::outcome(service, round), at)?));
             let records = (first..count.min(first + 20_000)).map(record).collect::<Result<Vec<_>>>()?;
             for (partition, offset) in bus.append(Stream::Events(Topic::Observations), records).await? {
                 ends.insert(partition, offset + 1);
@@ -224,10 +236,8 @@ pub(super) fn state(services: u64, conditions: bool) -> Result<u64> {
     engine.seen_since(start);
     for round in 0..20 {
         let at = start + TimeDelta::seconds((round * EVERY) as i64);
-        for service in 0..results.services.len() {
-            let failed = (service as u64 + round).is_multiple_of(50);
-            let outcome = if failed { Outcome::Failed } else { Outcome::Healthy };
-            engine.handle(&results.event(service, round, outcome, at)?, at);
+        for service in 0..results.len() {
+            engine.handle(&results.event(service, round, Results::outcome(service, round), at)?, at);
         }
         engine.tick(at);
     }

@@ -13,6 +13,7 @@ use rebound_schemas::{Event, EventData, EventId, ProbeId, ServiceId, Source, Top
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use super::fleet::{Results, write_services};
 use crate::config::Config;
 use crate::roles::tenure::{self, Feed};
 use crate::roles::{Process, Role};
@@ -96,12 +97,7 @@ async fn started(config: &Config, samples: usize, fleet: u64, roles: Vec<Role>) 
              [[service.probe]]\nid = \"p{n}\"\ntcp = \"127.0.0.1:1\"\n"
         );
     }
-    for n in 0..fleet {
-        let _ = write!(
-            plan,
-            "[[service]]\nid = \"fleet-{n}\"\n[[service.probe]]\nid = \"fleet-{n}/tcp\"\ntcp = \"127.0.0.1:1\"\n"
-        );
-    }
+    write_services(&mut plan, fleet);
     let file = config.data.join("plan.toml");
     std::fs::write(&file, plan)?;
     let mut config = config.clone();
@@ -114,10 +110,7 @@ async fn started(config: &Config, samples: usize, fleet: u64, roles: Vec<Role>) 
 
 /// Results of a fleet at a steady rate, of which one in fifty failed, until it is stopped; answers the rate reached.
 async fn fleet(rate: u64, bus: Arc<dyn EventBus>, stop: CancellationToken) -> Result<f64> {
-    let services: Vec<(ServiceId, ProbeId)> = (0..rate * 10)
-        .map(|n| Ok((ServiceId::new(&format!("fleet-{n}"))?, ProbeId::new(&format!("fleet-{n}/tcp"))?)))
-        .collect::<Result<_>>()?;
-    let source = Source::of_probe_run("bench", "fleet")?;
+    let results = Results::new(rate * 10)?;
     let (began, batch) = (Instant::now(), (rate / BATCHES).max(1));
     // What was late is made up for, so that the rate is what was asked for.
     let mut tick = tokio::time::interval(Duration::from_secs(1) / u32::try_from(BATCHES)?);
@@ -125,13 +118,8 @@ async fn fleet(rate: u64, bus: Arc<dyn EventBus>, stop: CancellationToken) -> Re
     while !stop.is_cancelled() {
         tick.tick().await;
         let record = |n: u64| -> Result<Record> {
-            let (service, probe) = &services[usize::try_from(n)? % services.len()];
-            // One that failed was healthy the last time: below every threshold.
-            let failed = (n + n / (rate * 10)).is_multiple_of(50);
-            let data = result(probe.clone(), if failed { Outcome::Failed } else { Outcome::Healthy });
-            let id = EventId::new(&(n + 1).to_string())?;
-            let (source, subject) = (source.clone(), service.clone());
-            Ok(tenure::record(&Event { id, source, subject, occurred_at: Utc::now(), plan: None, data: data.into() }))
+            let (service, round) = (usize::try_from(n)? % results.len(), n / results.len() as u64);
+            Ok(tenure::record(&results.event(service, round, Results::outcome(service, round), Utc::now())?))
         };
         let records = (sent..sent + batch).map(record).collect::<Result<Vec<_>>>()?;
         bus.append(Stream::Events(Topic::Observations), records).await?;
