@@ -5,7 +5,7 @@
 //! | 0 | done |
 //! | 1 | it did not work: the message says what, where and what to do |
 //! | 2 | the command line is wrong |
-//! | 3 | it ran, and found faults (`check`, `log verify`, `channels test`), or rejected some events or rows (`emit`, `import`) |
+//! | 3 | it ran, and found faults (`log verify`, `channels test`, `failover`, `demo`), or some events or rows were rejected (`emit`, `import`, …) |
 
 use std::path::PathBuf;
 use std::process::ExitCode;
