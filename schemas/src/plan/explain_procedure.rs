@@ -1,7 +1,7 @@
 //! Procedures and validations in words.
 
 use super::model::{Action, Demotion, EachOf, OnCancel, OnFailure, Procedure, Step, Validation, ValidationCheck};
-use super::reader::words;
+use super::reader::{percent, words};
 
 impl Procedure {
     /// What it does, as one sentence a step.
@@ -20,9 +20,9 @@ impl Procedure {
             lines.push(format!("{back} from {from} to {}, if {sites} healthy {plural} left then", moved.to));
         }
         if let Some(Demotion { below, over }) = &self.demotion {
-            let share = (below * 1e8).round() / 1e6;
+            let share = percent(*below);
             lines.push(format!(
-                "waits for a person's approval from when fewer than {share} % of its last {over} attempts can be verified \
+                "waits for a person's approval from when fewer than {share} of its last {over} attempts can be verified \
                  successes, until a person promotes it"
             ));
         }
