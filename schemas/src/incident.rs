@@ -118,6 +118,13 @@ struct RecoveryFacts {
     steps: BTreeMap<(u32, StepId, u32), StepFacts>,
 }
 
+impl RecoveryFacts {
+    fn attempt(&self) -> Option<u32> {
+        let finished = || self.finished.get().map(|data| data.attempt);
+        self.triggered.get().map(|data| data.attempt).or_else(finished)
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq)]
 struct StepFacts {
     started: First<StepStarted>,
@@ -341,7 +348,8 @@ impl Record {
         let (resolved_at, resolved) = (facts.resolved.at(), facts.resolved.get());
         let original_recovered_at = resolved.map(|data| data.recovered_at);
         let mut recoveries: Vec<_> = facts.recoveries.iter().cloned().collect();
-        recoveries.sort_by_key(|id| (self.attempt(id).unwrap_or(u32::MAX), id.clone()));
+        let attempt = |id: &RecoveryId| self.recoveries.get(id).and_then(RecoveryFacts::attempt);
+        recoveries.sort_by_key(|id| (attempt(id).unwrap_or(u32::MAX), id.clone()));
         let (human, automation) = self.acknowledgements(facts);
         let mut incident = Incident {
             id: id.clone(),
@@ -373,11 +381,6 @@ impl Record {
         self.windows.restate(&mut incident);
         correct(&mut incident, &facts.corrections);
         Some(incident)
-    }
-
-    fn attempt(&self, id: &RecoveryId) -> Option<u32> {
-        let facts = self.recoveries.get(id)?;
-        facts.triggered.get().map(|data| data.attempt).or_else(|| facts.finished.get().map(|data| data.attempt))
     }
 
     /// The first acknowledgement by a person and by automation. Beside what was said in so many words, a person
@@ -469,7 +472,7 @@ fn read_recovery(id: &RecoveryId, facts: &RecoveryFacts) -> Option<Recovery> {
         incident: incident.clone(),
         service: service.clone(),
         plan: plan.clone(),
-        attempt: triggered.map(|data| data.attempt).or(finished.map(|data| data.attempt)),
+        attempt: facts.attempt(),
         procedure: procedure.or(finished.map(|data| &data.procedure)).cloned(),
         method: triggered.and_then(|data| data.method).or(finished.and_then(|data| data.method)),
         mode: triggered.map(|data| data.mode),
