@@ -147,7 +147,7 @@ fn stop_above(section: &Section<'_>) -> Option<StopAbove> {
     }
 }
 
-/// Brings `[limits]` and the sites' own together. `own` is what each `[[site]]` says.
+/// Brings `[limits]` and what each `[[site]]` says of its own together.
 pub(super) fn read<'a>(
     root: &Section<'a>,
     reading: &Reading<'a>,
