@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::model::{Policy, ServiceLevel};
 use super::read::{Reading, set};
-use super::reader::words;
+use super::reader::{percent, words};
 use super::section::{Bounds, Section};
 use crate::event::Severity;
 use crate::ids::{PolicyId, SiteId};
@@ -145,20 +145,19 @@ impl Measure {
     }
 
     fn explain(&self) -> String {
-        let share = |share: f64| format!("{} %", (share * 1e8).round() / 1e6);
         let limit = |limit: &Limit| match limit {
             Limit::Fixed(duration) => words(*duration),
             Limit::Rpo => "the service's RPO".to_owned(),
             Limit::Schedule => "its schedule's interval and a tenth".to_owned(),
         };
         match self {
-            Self::ErrorRateAbove(rate) => format!("an error rate above {}", share(*rate)),
+            Self::ErrorRateAbove(rate) => format!("an error rate above {}", percent(*rate)),
             Self::ThroughputBelow(rate) => format!("a throughput below {rate} a second"),
             Self::ResponseTimeAbove(time) => format!("a response time above {}", words(*time)),
-            Self::AvailabilityBelow(rate) => format!("an availability below {}", share(*rate)),
+            Self::AvailabilityBelow(rate) => format!("an availability below {}", percent(*rate)),
             Self::ServiceLevel(level) => format!("service level {level} missed"),
-            Self::UtilizationAbove(rate, None) => format!("any resource used above {}", share(*rate)),
-            Self::UtilizationAbove(rate, Some(resource)) => format!("{resource} used above {}", share(*rate)),
+            Self::UtilizationAbove(rate, None) => format!("any resource used above {}", percent(*rate)),
+            Self::UtilizationAbove(rate, Some(resource)) => format!("{resource} used above {}", percent(*rate)),
             Self::ReplicationLagAbove(lag, None) => format!("a replication lag above {}", limit(lag)),
             Self::ReplicationLagAbove(lag, Some(site)) => format!("a replication lag to {site} above {}", limit(lag)),
             Self::BackupAge { above, backup, verified } => {
@@ -172,11 +171,11 @@ impl Measure {
             Self::Unobserved => "no observation at all".to_owned(),
             Self::BurnRate(objective, Pace::Page) => format!(
                 "the error budget of {} burning 14.4 times too fast over 1h and 5m, or 6 times over 6h and 30m",
-                share(*objective)
+                percent(*objective)
             ),
             Self::BurnRate(objective, Pace::Ticket) => format!(
                 "the error budget of {} burning 3 times too fast over 1d and 2h, or at all over 3d and 6h",
-                share(*objective)
+                percent(*objective)
             ),
         }
     }

@@ -1,7 +1,7 @@
 //! Procedures and validations in words.
 
 use super::model::{Action, Demotion, EachOf, OnCancel, OnFailure, Procedure, Step, Validation, ValidationCheck};
-use super::reader::words;
+use super::reader::{percent, words};
 
 impl Procedure {
     /// What it does, as one sentence a step.
@@ -20,9 +20,9 @@ impl Procedure {
             lines.push(format!("{back} from {from} to {}, if {sites} healthy {plural} left then", moved.to));
         }
         if let Some(Demotion { below, over }) = &self.demotion {
-            let share = (below * 1e8).round() / 1e6;
+            let share = percent(*below);
             lines.push(format!(
-                "waits for a person's approval from when fewer than {share} % of its last {over} attempts can be verified \
+                "waits for a person's approval from when fewer than {share} of its last {over} attempts can be verified \
                  successes, until a person promotes it"
             ));
         }
@@ -43,19 +43,24 @@ impl Procedure {
     }
 }
 
+impl Action {
+    fn explain(&self) -> String {
+        match self {
+            Self::Command { argv, .. } => format!("run {}", argv.join(" ")),
+            Self::Http { method, url, .. } => format!("{method} {}", url.split('?').next().unwrap_or_default()),
+            Self::WaitForProbe { probe: Some(probe) } => format!("wait until probe {probe} is healthy"),
+            Self::WaitForProbe { probe: None } => "wait until the service's probes are healthy".to_owned(),
+            Self::Manual { instruction } => format!("for people: {instruction}"),
+            Self::Approve { question } => format!("wait until a person approves: {question}"),
+            Self::Procedure { procedure } => format!("run procedure {procedure}"),
+            Self::Ask { worker, .. } => format!("ask {worker} and wait for its answer"),
+        }
+    }
+}
+
 impl Step {
     fn explain(&self) -> String {
-        let does = match &self.action {
-            Action::Command { argv, .. } => format!("run {}", argv.join(" ")),
-            Action::Http { method, url, .. } => format!("{method} {}", url.split('?').next().unwrap_or_default()),
-            Action::WaitForProbe { probe: Some(probe) } => format!("wait until probe {probe} is healthy"),
-            Action::WaitForProbe { probe: None } => "wait until the service's probes are healthy".to_owned(),
-            Action::Manual { instruction } => format!("for people: {instruction}"),
-            Action::Approve { question } => format!("wait until a person approves: {question}"),
-            Action::Procedure { procedure } => format!("run procedure {procedure}"),
-            Action::Ask { worker, .. } => format!("ask {worker} and wait for its answer"),
-        };
-        let mut text = format!("{}: {does}", self.id);
+        let mut text = format!("{}: {}", self.id, self.action.explain());
         if let Some(each) = &self.each {
             let whose = match each.services {
                 EachOf::All => "every service",
@@ -90,11 +95,7 @@ impl Validation {
     #[must_use]
     pub fn explain(&self) -> String {
         let looks = match &self.check {
-            ValidationCheck::Act(Action::Command { argv, .. }) => format!("run {}", argv.join(" ")),
-            ValidationCheck::Act(Action::Http { method, url, .. }) => {
-                format!("{method} {}", url.split('?').next().unwrap_or_default())
-            }
-            ValidationCheck::Act(_) => "nothing".to_owned(),
+            ValidationCheck::Act(action) => action.explain(),
             ValidationCheck::ServiceLevel(level) => format!("the service level {} is kept", level.id),
         };
         let of = |what: &str, ids: Vec<&str>| (!ids.is_empty()).then(|| format!("{what} {}", ids.join(", ")));

@@ -80,7 +80,7 @@ pub(super) fn check(section: &Section<'_>, key: &str, text: &str, known: &Known<
         if let Some(rest) = word.strip_prefix("steps.") {
             check_step(section, key, word, rest, known.steps, safe);
         } else if let Some(input) = word.strip_prefix("input.") {
-            check_declared(section, key, word, input, known.inputs);
+            check_declared(section, key, input, known.inputs);
             if safe == Safe::Ids {
                 not_safe(section, key, word);
             }
@@ -98,15 +98,9 @@ pub(super) fn check(section: &Section<'_>, key: &str, text: &str, known: &Known<
     }
 }
 
-fn check_declared(
-    section: &Section<'_>,
-    key: &str,
-    word: &str,
-    input: &str,
-    inputs: Option<&BTreeMap<String, String>>,
-) {
+fn check_declared(section: &Section<'_>, key: &str, input: &str, inputs: Option<&BTreeMap<String, String>>) {
     let Some(inputs) = inputs else {
-        let message = format!("{{{word}}}: a procedure's inputs are not known here");
+        let message = format!("{{input.{input}}}: a procedure's inputs are not known here");
         return section.fault(key, message, "write what every recovery has, as in {service}");
     };
     if !inputs.contains_key(input) {
@@ -116,7 +110,7 @@ fn check_declared(
             }
             false => suggest(input, inputs.keys().map(String::as_str)),
         };
-        section.fault(key, format!("{{{word}}}: {input:?} is not an input of the procedure"), remedy);
+        section.fault(key, format!("{{input.{input}}}: {input:?} is not an input of the procedure"), remedy);
     }
 }
 
@@ -163,7 +157,7 @@ pub(super) fn check_condition(section: &Section<'_>, when: &When, names: &Names,
                 section.fault("when", "does not say which step", "write steps.name.outcome");
             }
             (Some("input"), Some(input), _) => {
-                check_declared(section, "when", &format!("input.{input}"), input, Some(inputs));
+                check_declared(section, "when", input, Some(inputs));
             }
             (Some(input), ..) if !INPUTS.contains(&input) => {
                 let remedy = suggest(input, INPUTS.iter().copied());

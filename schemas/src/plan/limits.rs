@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::model::{Plan, Service, Site};
 use super::read::Reading;
+use super::reader::percent;
 use super::section::Section;
 use crate::ids::{ServiceId, SiteId};
 
@@ -45,7 +46,7 @@ impl std::fmt::Display for StopAbove {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Services(most) => write!(f, "{most}"),
-            Self::Share(share) => write!(f, "{} %", (share * 1e8).round() / 1e6),
+            Self::Share(share) => f.write_str(&percent(*share)),
         }
     }
 }
@@ -146,7 +147,7 @@ fn stop_above(section: &Section<'_>) -> Option<StopAbove> {
     }
 }
 
-/// Brings `[limits]` and the sites' own together. `own` is what each `[[site]]` says.
+/// Brings `[limits]` and what each `[[site]]` says of its own together.
 pub(super) fn read<'a>(
     root: &Section<'a>,
     reading: &Reading<'a>,

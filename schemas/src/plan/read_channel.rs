@@ -113,10 +113,7 @@ impl<'a> Reading<'a> {
     fn webhook(&self, section: &Section<'a>) -> Option<ChannelKind> {
         section.required("url", "url = \"https://…\"");
         let allow_private = section.flag("allow_private").unwrap_or(false);
-        let url = self.maybe_secret(section, "url");
-        if let Some(SecretRef::Plain(text)) = &url {
-            check_url(section, "url", text);
-        }
+        let url = self.address(section, "url");
         let secret = self.secret(section, "secret");
         Some(ChannelKind::Webhook { url: url?, secret, allow_private })
     }

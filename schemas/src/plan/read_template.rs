@@ -6,31 +6,8 @@ use super::reader::suggest;
 use super::section::Section;
 use super::template::{Escape, NO_NAME, Template, TemplateError, Templates, Variables};
 
-/// What a template can ask for.
-const NAMES: [&str; 22] = [
-    "title",
-    "body",
-    "severity",
-    "channel",
-    "count",
-    "changes",
-    "service",
-    "name",
-    "tier",
-    "site",
-    "policy",
-    "condition",
-    "reason",
-    "since",
-    "at",
-    "lasted",
-    "doing",
-    "ask",
-    "transition",
-    "incident",
-    "alert",
-    "dedup_key",
-];
+/// What a message has for itself, beside what it has of its first change.
+const OWN: [&str; 6] = ["title", "body", "severity", "channel", "count", "changes"];
 /// What one of `changes` has.
 const CHANGE: [&str; 18] = [
     "title",
@@ -52,6 +29,11 @@ const CHANGE: [&str; 18] = [
     "alert",
     "dedup_key",
 ];
+
+/// What a template can ask for, each once.
+fn names() -> impl Iterator<Item = &'static str> + Clone {
+    OWN.into_iter().chain(CHANGE.into_iter().filter(|name| !OWN.contains(name)))
+}
 
 impl<'a> Reading<'a> {
     /// The `template` table of a channel of this kind, or of a route.
@@ -118,9 +100,9 @@ impl<'a> Reading<'a> {
             let mut reason = error.reason.clone();
             if error.reason == NO_NAME {
                 let asked = Template::parse(&text).map(|template| template.names()).unwrap_or_default();
-                let unknown = asked.into_iter().find(|name| !NAMES.contains(&name.as_str()));
+                let unknown = asked.into_iter().find(|asked| !names().any(|name| name == asked));
                 remedy = match &unknown {
-                    Some(name) => suggest(name, NAMES),
+                    Some(name) => suggest(name, names()),
                     None => format!("a change has {}", CHANGE.join(", ")),
                 };
                 reason = unknown.map_or(reason, |name| format!("{name:?} is no variable of a message"));
@@ -151,15 +133,16 @@ impl<'a> Reading<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn the_names_are_those_there_are() {
         let values = Variables::samples()[0].values();
-        let sorted =
-            |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<std::collections::BTreeSet<_>>();
+        let sorted = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
         let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect();
-        assert_eq!(sorted(&NAMES), keys(&values));
+        assert_eq!(sorted(&names().collect::<Vec<_>>()), keys(&values));
         assert_eq!(sorted(&CHANGE), keys(&values["changes"][0]));
     }
 }

@@ -188,6 +188,11 @@ pub(super) fn words(duration: Duration) -> String {
     if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
 }
 
+/// A share of a whole in percent, as in `99.95 %`, without what a binary fraction adds.
+pub(super) fn percent(share: f64) -> String {
+    format!("{} %", (share * 1e8).round() / 1e6)
+}
+
 /// A noun with its article; TOML's words for types become the plan's.
 pub(super) fn article(noun: &str) -> String {
     let noun = match noun {

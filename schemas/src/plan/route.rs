@@ -114,17 +114,7 @@ impl<'a> Reading<'a> {
 
     fn route(&self, section: &Section<'a>, parent: Option<&Route>, depth: usize) -> Route {
         section.text("id");
-        let severities = section.texts("severities").unwrap_or_default();
-        let severities = severities.iter().filter_map(|(at, text)| {
-            let found = Severity::parse(text);
-            if found.is_none() {
-                let all: Vec<_> = set!(Severity).iter().map(|(word, _)| *word).collect();
-                let (key, message) = (section.key("severities"), format!("{text:?} is not a severity"));
-                section.reader.fault_at(*at, &key, message, format!("write one of {}", all.join(", ")));
-            }
-            found
-        });
-        let severities = severities.collect();
+        let severities = word_list(section, "severities", set!(Severity), "is not a severity", "one of");
         let inherited = |pick: fn(&Route) -> Option<Duration>| parent.and_then(pick);
         if !section.has("channels") && parent.is_none() {
             section.required("channels", "channels = [\"…\"], who is told; channels = [] for nobody");
@@ -132,7 +122,7 @@ impl<'a> Reading<'a> {
         let channels = section.references("channels", &self.channels);
         let mut route = Route {
             path: section.path.clone(),
-            severities,
+            severities: severities.unwrap_or_default(),
             tiers: section.references("tiers", &self.tiers).unwrap_or_default(),
             services: section.references("services", &self.services).unwrap_or_default(),
             sites: section.references("sites", &self.sites).unwrap_or_default(),
@@ -160,18 +150,7 @@ impl<'a> Reading<'a> {
     fn grouping(&self, section: &Section<'a>, parent: Option<&Route>) -> Option<Grouping> {
         let inherited = parent.and_then(|route| route.grouping.clone());
         let (wait, interval) = (section.duration_or_zero("group_wait"), section.duration("group_interval"));
-        let by = section.texts("group_by").map(|texts| {
-            let known = texts.iter().filter_map(|(at, text)| {
-                let found = GROUP_BY.iter().find(|(word, _)| word == text).map(|(_, by)| *by);
-                if found.is_none() {
-                    let all: Vec<_> = GROUP_BY.iter().map(|(word, _)| *word).collect();
-                    let (key, message) = (section.key("group_by"), format!("{text:?} is nothing to group by"));
-                    section.reader.fault_at(*at, &key, message, format!("write one or more of {}", all.join(", ")));
-                }
-                found
-            });
-            known.collect::<Vec<_>>()
-        });
+        let by = word_list(section, "group_by", &GROUP_BY, "is nothing to group by", "one or more of");
         let by = by.or_else(|| inherited.as_ref().map(|grouping| grouping.by.clone()));
         let Some(by) = by else {
             for key in ["group_wait", "group_interval"].iter().filter(|key| section.has(key)) {
@@ -209,6 +188,28 @@ impl<'a> Reading<'a> {
         }
         steps
     }
+}
+
+/// Words of a closed set; of one that is not in it, `wrong` says what it isn't.
+fn word_list<T: Copy>(
+    section: &Section<'_>,
+    key: &str,
+    set: &[(&'static str, T)],
+    wrong: &str,
+    how_many: &str,
+) -> Option<Vec<T>> {
+    let mut known = Vec::new();
+    for (at, text) in section.texts(key)? {
+        match set.iter().find(|(word, _)| *word == text) {
+            Some((_, value)) => known.push(*value),
+            None => {
+                let all: Vec<_> = set.iter().map(|(word, _)| *word).collect();
+                let remedy = format!("write {how_many} {}", all.join(", "));
+                section.reader.fault_at(at, &section.key(key), format!("{text:?} {wrong}"), remedy);
+            }
+        }
+    }
+    Some(known)
 }
 
 impl Route {
@@ -269,7 +270,7 @@ impl Plan {
             let Some(policy) = self.policies().get(&service.policy) else { continue };
             let tier = self.tiers().get(&service.tier).map_or(Severity::Critical, |tier| tier.severity);
             let severity = policy.severity.unwrap_or(tier);
-            let told = self.explain_target(service.id.as_str(), policy, severity);
+            let told = self.explain_target(&service.id, policy, severity);
             let head = format!("{severity} alerts of {} services under policy {}", service.tier, policy.id);
             let line = format!("{head} {told}");
             if seen.contains(&line) {
@@ -284,13 +285,12 @@ impl Plan {
         lines
     }
 
-    fn explain_target(&self, service: &str, policy: &Policy, severity: Severity) -> String {
+    fn explain_target(&self, service: &ServiceId, policy: &Policy, severity: Severity) -> String {
         let names = |channels: &[ChannelId]| match channels {
             [] => "nobody".to_owned(),
             channels => channels.iter().map(ChannelId::as_str).collect::<Vec<_>>().join(" and "),
         };
-        let Ok(service) = service.parse::<ServiceId>() else { return String::new() };
-        let routes = self.routes_of(&service, &policy.id, severity);
+        let routes = self.routes_of(service, &policy.id, severity);
         if routes.is_empty() {
             return format!("go to {}, by their policy", names(&policy.notify));
         }

@@ -255,7 +255,7 @@ impl<'a> Section<'a> {
         Some(counts)
     }
 
-    /// A number within bounds (`least` itself included when `inclusive`).
+    /// A number within bounds.
     pub(super) fn number(&self, key: &str, range: Bounds) -> Option<f64> {
         let value = self.get(key)?;
         let number = match value.get_ref() {
