@@ -36,8 +36,8 @@ pub struct QueueLimits {
     /// Recoveries of services at one site at the same time, at most.
     pub per_site: usize,
     /// A recovery that has not begun so long after its trigger, or after the last pause that held it back, is called
-    /// off. What ended is remembered twice as long:
-    /// should its trigger be delivered again even later, it is called off for its age and not run.
+    /// off. What ended is remembered twice as long: should its trigger be delivered again even later, it is called off
+    /// for its age and not run.
     pub stale_after: Duration,
 }
 

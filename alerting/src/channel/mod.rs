@@ -104,7 +104,8 @@ pub struct Channels {
 }
 
 impl Channels {
-    /// Makes them all, topics by `connect`; the first that can't be made is the error, so that it is found out before anybody must be told.
+    /// Makes them all, topics by `connect`; the first that can't be made is the error, so that it is found out before
+    /// anybody must be told.
     pub fn new(plan: &Plan, connect: Connect<'_>) -> Result<Self, ChannelError> {
         let made = plan.channels().values().map(|channel| {
             let made = Channel::speaking(channel, Speech::new(plan, channel), connect)?;
