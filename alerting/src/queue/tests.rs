@@ -5,8 +5,8 @@ use rebound_schemas::event::{
     IncidentOpened, IncidentResolved, RecoveryApproved, RecoveryCancelled, RecoveryPaused, RecoveryRejected,
     RecoveryResumed, TriggerMode,
 };
-use rebound_schemas::plan::StopAbove;
-use rebound_schemas::{EventId, Source};
+use rebound_schemas::plan::{Reach, StopAbove};
+use rebound_schemas::{EventId, PlanVersion, SiteId, Source, TierId};
 
 use super::*;
 
@@ -565,11 +565,8 @@ impl World {
         if journalled {
             let entry = &self.owner.entries[&id];
             let outcome = RecoveryOutcome::Succeeded;
-            let Command::Finish { finished } = self.owner.finish(&id, entry, outcome, "", &map(), at(self.clock))
-            else {
-                panic!()
-            };
-            self.append(*finished);
+            let finished = self.owner.finished(&id, entry, outcome, "", &map(), at(self.clock));
+            self.append(finished);
         }
         self.owner.end(&id, journalled);
     }

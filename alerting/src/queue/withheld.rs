@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 use rebound_schemas::event::{EventRef, RecoveryTriggered, RecoveryWithheld, Restraint, TriggerMode, WithheldReason};
 use rebound_schemas::{Event, RecoveryId, ServiceId};
 
-use super::radius::Full;
-use super::{Entry, Load, Phase, Queue, Topology};
+use super::load::{Full, Load};
+use super::{Entry, Phase, Queue, Topology};
 use crate::runner::{SOURCE, recovery_event};
 
 /// Changes that are said of one recovery, at most.
