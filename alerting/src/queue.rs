@@ -485,3 +485,5 @@ impl Queue {
 mod tests;
 #[cfg(test)]
 mod tests_people;
+#[cfg(test)]
+mod tests_world;
