@@ -21,6 +21,7 @@ pub mod demotion;
 pub mod engine;
 pub mod explain;
 pub mod flapping;
+pub(crate) mod hindrance;
 pub mod hold;
 pub mod matcher;
 pub mod moves;

@@ -22,7 +22,8 @@ use rebound_schemas::{Event, EventData, IncidentId, ProcedureId, RecoveryId, Ser
 use self::load::Load;
 pub use self::topology::Topology;
 use self::topology::needs_any;
-use self::withheld::{Ahead, Hindrance, Said};
+use self::withheld::{Ahead, Said};
+use crate::hindrance::Hindrance;
 use crate::pause::{Pauses, Target};
 use crate::runner::recovery_event;
 

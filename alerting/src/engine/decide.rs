@@ -8,8 +8,8 @@ use rebound_schemas::event::{
 use rebound_schemas::{Event, EventData, EventId, IncidentId, RecoveryId};
 
 use super::service::{Outage, ServiceState, cause_bit};
-use super::withheld::Hindrance;
 use super::{Engine, Rules, Watched};
+use crate::hindrance::Hindrance;
 use crate::suppress::{Facts, Suppression, suppression};
 use crate::threshold::{Failure, MAX_EVIDENCE, ProbeState, Verdict};
 

@@ -12,7 +12,7 @@ use rebound_schemas::plan::{Plan, StopAbove};
 use rebound_schemas::{Event, EventId, IncidentId, ServiceId, SiteId};
 
 use super::Engine;
-use super::withheld::Hindrance;
+use crate::hindrance::{Hindrance, place};
 use crate::threshold::MAX_EVIDENCE;
 
 /// What stops as a whole.
@@ -54,7 +54,7 @@ impl Zone {
     }
 
     fn name(&self) -> String {
-        self.site.as_ref().map_or_else(|| "everything".to_owned(), |site| format!("site {site}"))
+        place(self.site.as_ref())
     }
 
     /// `6 of the 8 services at site one are down at once, and stop_above = 50 % allows 4: …`

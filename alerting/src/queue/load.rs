@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rebound_schemas::{ProcedureId, RecoveryId, ServiceId, SiteId};
 
 use super::{Entry, QueueLimits, Topology};
+use crate::hindrance::place;
 
 /// What runs and what is down now.
 #[derive(Debug, Default)]
@@ -68,11 +69,6 @@ impl<'a> Load<'a> {
             (down > most).then(|| (place(site), format!("{down} of {of} services are down at once, and {most} may be")))
         })
     }
-}
-
-/// What a limit is of.
-pub(super) fn place(site: Option<&SiteId>) -> String {
-    site.map_or_else(|| "everything".to_owned(), |site| format!("site {site}"))
 }
 
 /// A limit that has no room.
