@@ -14,7 +14,7 @@ use rebound_schemas::{AlertId, Event, EventData, IncidentId, ServiceId};
 
 use crate::burn::Burn;
 use crate::hold::{Hold, Signal};
-use crate::threshold::{MAX_EVIDENCE, ProbeState, Rule, Seen};
+use crate::threshold::{ProbeState, Rule, Seen};
 
 /// Streams that one condition tells apart at one service; what comes beyond is not judged.
 const MAX_STREAMS: usize = 64;
@@ -419,8 +419,7 @@ impl Watch {
     pub fn evidence(&self, judge: &Judge, context: Context<'_>, now: DateTime<Utc>) -> (String, Vec<EventRef>, u32) {
         let hard = self.streams.iter().map(|(_, state)| state).find(|state| state.is_hard());
         if let Some(streak) = hard.and_then(ProbeState::streak) {
-            let events = streak.evidence.iter().take(MAX_EVIDENCE).map(|failure| failure.event.clone()).collect();
-            return (streak.reason.to_string(), events, streak.failures);
+            return (streak.reason.to_string(), streak.events(), streak.failures);
         }
         let by: Vec<EventRef> = self.turned_by.iter().cloned().collect();
         let since = |at: Option<DateTime<Utc>>| at.map_or_else(|| "ever".to_owned(), |at| minutes(now - at));

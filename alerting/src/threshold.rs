@@ -113,6 +113,14 @@ pub struct Streak {
     pub evidence: VecDeque<Failure>,
 }
 
+impl Streak {
+    /// The failures that a decision names as its evidence: the first 20 that are kept.
+    #[must_use]
+    pub fn events(&self) -> Vec<EventRef> {
+        self.evidence.iter().take(MAX_EVIDENCE).map(|failure| failure.event.clone()).collect()
+    }
+}
+
 /// A failure that counts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failure {

@@ -12,7 +12,7 @@ use super::{Engine, SOURCE};
 use crate::flapping;
 use crate::hindrance::{Hindrance, MAX_CHANGES};
 use crate::suppress::Suppression;
-use crate::threshold::{MAX_EVIDENCE, ProbeState};
+use crate::threshold::{MAX_EVIDENCE, ProbeState, Streak};
 
 /// What was said last of a service's recoveries.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl ServiceState {
 
     /// Which attempt at an incident would be next; `None` while one is under way.
     fn next_attempt(&self, incident: &IncidentId) -> Option<u32> {
-        match self.recovery.as_ref().filter(|last| last.incident == *incident) {
+        match self.recovery_from(incident) {
             None => Some(1),
             Some(last) => last.finished.map(|_| last.attempt + 1),
         }
@@ -164,7 +164,7 @@ impl Engine {
     /// The events behind a hindrance.
     fn evidence(&self, at: u32, hindrance: &Hindrance) -> Vec<EventRef> {
         let state = &self.states[at as usize];
-        let streak = || state.lead().and_then(ProbeState::streak).into_iter().flat_map(|streak| &streak.evidence);
+        let streak = state.lead().and_then(ProbeState::streak);
         let newest_recovery = state.recovery.as_ref().map(|recovery| recovery.newest.clone());
         let opened = |of: &ServiceState| {
             let open = of.outage.as_deref().map(|outage: &Outage| outage.opened.clone());
@@ -172,9 +172,10 @@ impl Engine {
         };
         match hindrance.reason {
             WithheldReason::Policy | WithheldReason::NoProcedure => opened(state).into_iter().collect(),
-            WithheldReason::Hold => streak().take(MAX_EVIDENCE).map(|failure| failure.event.clone()).collect(),
+            WithheldReason::Hold => streak.map_or_else(Vec::new, Streak::events),
             WithheldReason::Flapping | WithheldReason::Unobserved => {
-                streak().last().map(|failure| failure.event.clone()).into_iter().collect()
+                let last = streak.and_then(|streak| streak.evidence.back());
+                last.map(|failure| failure.event.clone()).into_iter().collect()
             }
             WithheldReason::Maintenance | WithheldReason::Silence => {
                 let by = hindrance.by.as_deref().unwrap_or_default();
