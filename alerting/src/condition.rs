@@ -16,6 +16,7 @@ use rebound_schemas::{Event, EventData, ServiceId};
 
 pub use self::watch::{Context, Warning, Watch};
 use crate::burn::Burn;
+use crate::delta;
 use crate::hold::Hold;
 use crate::threshold::{Rule, Seen};
 
@@ -60,10 +61,6 @@ impl Objectives {
             }
         }
     }
-}
-
-fn delta(duration: Duration) -> TimeDelta {
-    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
 }
 
 /// Beyond the bound or within it, with words for the former.

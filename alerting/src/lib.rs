@@ -36,5 +36,14 @@ pub mod suppress;
 pub mod threshold;
 pub mod verification;
 
+use std::time::Duration;
+
+use chrono::TimeDelta;
+
 /// The `source` of everything that the alerting rules decide.
 pub const SOURCE: &str = "rebound/alert";
+
+/// A duration of the plan's; one too long for a calendar is forever.
+pub(crate) fn delta(duration: Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
+}

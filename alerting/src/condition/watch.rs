@@ -6,8 +6,9 @@ use rebound_schemas::event::{EventRef, Outcome, ProbeCompleted, SuppressionCause
 use rebound_schemas::plan::{Effect, Limit, Measure, Pace};
 use rebound_schemas::{AlertId, Event, EventData, IncidentId};
 
-use super::{Judge, Objectives, delta, percent};
+use super::{Judge, Objectives, percent};
 use crate::burn::Burn;
+use crate::delta;
 use crate::hold::Signal;
 use crate::threshold::ProbeState;
 

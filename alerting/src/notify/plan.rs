@@ -8,7 +8,7 @@ use rebound_schemas::plan::ChannelKind;
 use rebound_schemas::{AlertId, ChannelId, Event, EventId, IncidentId, ServiceId, Source};
 
 use super::{Alert, Notifier, Progress, Way, digest_key};
-use crate::SOURCE;
+use crate::{SOURCE, delta};
 
 /// Changes that one message tells at most: what would not fit into an event is told in several.
 const MOST_MEMBERS: usize = 500;
@@ -49,10 +49,6 @@ struct Candidate<'a> {
     /// Its first change.
     since: DateTime<Utc>,
     members: Vec<Told>,
-}
-
-fn delta(duration: std::time::Duration) -> TimeDelta {
-    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
 }
 
 impl Notifier {
