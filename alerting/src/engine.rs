@@ -390,13 +390,7 @@ impl Engine {
     /// What a pause may cover of a service.
     fn target(&self, at: u32) -> Target<'_> {
         let watched = &self.watched[at as usize];
-        let service = self.plan.services().get(&watched.id);
-        Target {
-            service: &watched.id,
-            site: service.map(|service| &service.site),
-            tier: service.map(|service| &service.tier),
-            procedure: watched.procedure.as_ref(),
-        }
+        Target::of(&self.plan, &watched.id, watched.procedure.as_ref())
     }
 
     /// Has a folded service with an open incident looked at, as soon as time is told.
