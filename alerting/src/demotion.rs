@@ -78,20 +78,12 @@ impl Standing {
 
     /// Takes that it was demoted; `false` if it changed nothing.
     pub fn demoted(&mut self, at: DateTime<Utc>) -> bool {
-        let newer = self.demoted_at.is_none_or(|known| known < at);
-        if newer {
-            self.demoted_at = Some(at);
-        }
-        newer
+        advance(&mut self.demoted_at, at)
     }
 
     /// Takes that a person promoted it; `false` if it changed nothing.
     pub fn promoted(&mut self, at: DateTime<Utc>) -> bool {
-        let newer = self.promoted_at.is_none_or(|known| known < at);
-        if newer {
-            self.promoted_at = Some(at);
-        }
-        newer
+        advance(&mut self.promoted_at, at)
     }
 
     /// Whether it was said to be demoted, and no person promoted it since.
@@ -126,6 +118,15 @@ impl Standing {
             service: service.clone(),
         })
     }
+}
+
+/// Takes the later time; `false` if that is the known one.
+fn advance(known: &mut Option<DateTime<Utc>>, at: DateTime<Utc>) -> bool {
+    let newer = *known < Some(at);
+    if newer {
+        *known = Some(at);
+    }
+    newer
 }
 
 #[cfg(test)]

@@ -52,6 +52,10 @@ impl Verification {
         row.newest = Some((event.occurred_at, data.outcome, data.reason.clone()));
         match data.outcome {
             Outcome::Healthy => {
+                // A failure is evidence of what is wrong now, and of nothing once the probe is healthy again.
+                if row.successes == 0 {
+                    row.evidence.clear();
+                }
                 row.successes = row.successes.saturating_add(1);
                 if row.evidence.len() == EVIDENCE {
                     row.evidence.remove(0);
@@ -63,10 +67,6 @@ impl Verification {
                 row.successes = 0;
                 row.evidence = vec![event.into()];
             }
-        }
-        // A failure is evidence of what is wrong now, and of nothing once the probe is healthy again.
-        if data.outcome == Outcome::Healthy && row.successes == 1 {
-            row.evidence = vec![event.into()];
         }
     }
 
