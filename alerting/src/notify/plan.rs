@@ -71,7 +71,7 @@ impl Notifier {
             let quiet = quiet(&alert.service);
             for (channel, way) in alert.audience() {
                 let progress = alert.told.get(channel).cloned().unwrap_or_default();
-                let repeat = self.repeat(id, alert, way, now, &mut planned);
+                let repeat = self.repeat(alert, way, now, &mut planned);
                 if !progress.under_way.is_empty() {
                     continue;
                 }
@@ -257,7 +257,6 @@ impl Notifier {
     /// Repeats that were missed are not made up for.
     fn repeat(
         &self,
-        _: &AlertId,
         alert: &Alert,
         way: Option<&Way>,
         now: DateTime<Utc>,
