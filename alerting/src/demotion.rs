@@ -132,9 +132,9 @@ fn advance(known: &mut Option<DateTime<Utc>>, at: DateTime<Utc>) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use rebound_schemas::{EventId, Source};
 
     use super::*;
+    use crate::testing;
 
     fn at(second: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
@@ -152,14 +152,7 @@ mod tests {
             error_class: None,
             reason: None,
         };
-        let event = Event {
-            id: EventId::new(&format!("{n}")).unwrap(),
-            source: Source::new("test").unwrap(),
-            subject: ServiceId::new(&format!("s{n}")).unwrap(),
-            occurred_at: at(second),
-            plan: None,
-            data: data.clone().into(),
-        };
+        let event = testing::event("test", &format!("{n}"), &format!("s{n}"), at(second), data.clone());
         (event, data)
     }
 

@@ -33,6 +33,8 @@ pub mod queue;
 pub mod runner;
 pub mod sites;
 pub mod suppress;
+#[cfg(test)]
+mod testing;
 pub mod threshold;
 pub mod verification;
 

@@ -10,10 +10,11 @@ use rebound_schemas::event::{
     RecoveryVerified, RecoveryWithheld, SilenceCreated, StepFinished, StepOutcome, StepStarted, Transition,
     WithheldReason,
 };
-use rebound_schemas::{ChannelId, ProbeId, Source, StepId};
+use rebound_schemas::{ChannelId, StepId};
 
 use super::*;
 use crate::engine::Engine;
+use crate::testing;
 
 const PLAN: &str = r#"
 allow = ["/bin/true"]
@@ -72,21 +73,14 @@ struct Lived {
 
 impl Lived {
     fn new() -> Self {
-        let plan = Arc::new(Plan::parse(PLAN, "plan.toml").unwrap_or_else(|faults| panic!("{faults}")));
+        let plan = testing::plan(PLAN);
         let mut engine = Engine::new(plan.clone());
         engine.own_where(|_| true);
         Self { engine, plan, log: Vec::new(), second: 0 }
     }
 
     fn say(&mut self, subject: &str, id: &str, data: impl Into<EventData>) {
-        let event = Event {
-            id: EventId::new(id).unwrap(),
-            source: Source::new("test").unwrap(),
-            subject: ServiceId::new(subject).unwrap(),
-            occurred_at: at(self.second),
-            plan: None,
-            data: data.into(),
-        };
+        let event = testing::event("test", id, subject, at(self.second), data);
         let mut decided = self.engine.tick(at(self.second));
         decided.extend(self.engine.handle(&event, at(self.second)));
         self.log.push(event);
@@ -103,14 +97,8 @@ impl Lived {
                 _ => Outcome::Healthy,
             };
             let data = ProbeCompleted {
-                probe: ProbeId::new(service).unwrap(),
-                outcome,
-                latency_us: 1,
-                site: None,
-                error_class: None,
                 reason: (letter == 'F').then(|| "connection refused".into()),
-                http_status: None,
-                certificate_expires_at: None,
+                ..testing::seen(service, outcome)
             };
             self.say(service, &format!("{service}@{}", self.second), data);
         }

@@ -2,9 +2,10 @@
 
 use rebound_schemas::event::{IncidentOpened, IncidentResolved, RecoveryApproved, RecoveryPaused, TriggerMode};
 use rebound_schemas::plan::{Reach, StopAbove};
-use rebound_schemas::{EventId, PlanVersion, SiteId, Source, TierId};
+use rebound_schemas::{PlanVersion, SiteId, TierId};
 
 use super::*;
+use crate::testing;
 
 /// web needs api, api needs db; cache stands alone. All but cache are at one site.
 pub(super) struct Map {
@@ -68,14 +69,7 @@ fn incident(name: &str) -> IncidentId {
 }
 
 pub(super) fn event(name: &str, id: String, second: i64, data: impl Into<EventData>) -> Event {
-    Event {
-        id: EventId::new(&id).unwrap(),
-        source: Source::new("test").unwrap(),
-        subject: service(name),
-        occurred_at: at(second),
-        plan: None,
-        data: data.into(),
-    }
+    testing::event("test", &id, name, at(second), data)
 }
 
 pub(super) fn trigger(name: &str, attempt: u32, second: i64, mode: TriggerMode, not_before: Option<i64>) -> Event {

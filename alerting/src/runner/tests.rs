@@ -3,15 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use rebound_schemas::event::{Outcome, ProbeCompleted, RecoveryMethod, TriggerMode};
+use rebound_schemas::event::{Outcome, RecoveryMethod, TriggerMode};
 use rebound_schemas::plan::{OnCancel, OnFailure, Procedure, Step};
-use rebound_schemas::{
-    EventData, EventId, IncidentId, PlanVersion, ProbeId, ProcedureId, ServiceId, SiteId, Source, StepId,
-};
+use rebound_schemas::{EventData, IncidentId, PlanVersion, ProbeId, ProcedureId, ServiceId, SiteId, StepId};
 
 use crate::procedure::Placeholders;
 
 use super::*;
+use crate::testing;
 
 use rebound_schemas::event::{ErrorClass, RecoveryFinished, RecoveryTriggered};
 use rebound_schemas::plan::Action;
@@ -169,24 +168,8 @@ impl Observations for Watching<'_> {
 
 pub(super) fn observation(outcome: Outcome) -> Event {
     let now = now();
-    Event {
-        id: EventId::new(&now.timestamp_micros().to_string()).unwrap(),
-        source: Source::new("rebound/probe").unwrap(),
-        subject: ServiceId::new("api").unwrap(),
-        occurred_at: now,
-        plan: None,
-        data: ProbeCompleted {
-            probe: probe(),
-            outcome,
-            latency_us: 1,
-            site: None,
-            error_class: None,
-            reason: None,
-            http_status: None,
-            certificate_expires_at: None,
-        }
-        .into(),
-    }
+    let data = testing::seen(probe().as_str(), outcome);
+    testing::event("rebound/probe", &now.timestamp_micros().to_string(), "api", now, data)
 }
 
 pub(super) struct Scene {
@@ -435,14 +418,7 @@ async fn what_the_plan_no_longer_has_fails_without_acting() {
 
 fn triggered(service: &str, procedure: &str) -> Event {
     let trigger = RecoveryTriggered { procedure: ProcedureId::new(procedure).unwrap(), ..task(vec![]).trigger };
-    Event {
-        id: EventId::new("t").unwrap(),
-        source: Source::new("rebound/alert").unwrap(),
-        subject: ServiceId::new(service).unwrap(),
-        occurred_at: now(),
-        plan: None,
-        data: trigger.into(),
-    }
+    testing::event("rebound/alert", "t", service, now(), trigger)
 }
 
 const PLAN: &str = r#"
