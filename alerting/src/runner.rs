@@ -163,3 +163,5 @@ mod tests;
 mod tests_erlmcp;
 #[cfg(test)]
 mod tests_people;
+#[cfg(test)]
+mod tests_stop;
