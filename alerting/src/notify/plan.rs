@@ -65,17 +65,18 @@ impl Notifier {
         mine: &dyn Fn(&ServiceId) -> bool,
     ) -> Planned {
         let mut planned = Planned::default();
+        let untold = Progress::default();
         let mut groups: BTreeMap<(&str, &ChannelId), Waiting<'_>> = BTreeMap::new();
         let mut candidates: Vec<Candidate<'_>> = Vec::new();
         for (id, alert) in self.alerts.iter().filter(|(_, alert)| mine(&alert.service)) {
             let quiet = quiet(&alert.service);
             for (channel, way) in alert.audience() {
-                let progress = alert.told.get(channel).cloned().unwrap_or_default();
+                let progress = alert.told.get(channel).unwrap_or(&untold);
                 let repeat = self.repeat(alert, way, now, &mut planned);
                 if !progress.under_way.is_empty() {
                     continue;
                 }
-                let mut changes = self.changes(id, alert, way, channel, &progress);
+                let mut changes = self.changes(id, alert, way, channel, progress);
                 if let Some((at, number)) = repeat.filter(|(_, number)| {
                     !quiet && alert.resolved_at.is_none() && progress.raised && progress.repeat < *number
                 }) {
