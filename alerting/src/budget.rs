@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, TimeDelta, Utc};
 use rebound_schemas::plan::Policy;
 
+use crate::delta;
+
 /// Recoveries that are remembered at least; beyond the largest back-off, more make no difference.
 const REMEMBERED: usize = 32;
 
@@ -27,7 +29,6 @@ pub struct Limits {
 
 impl From<&Policy> for Limits {
     fn from(policy: &Policy) -> Self {
-        let delta = |duration| TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX);
         Self {
             intensity: policy.intensity,
             period: delta(policy.intensity_period),

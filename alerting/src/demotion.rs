@@ -78,20 +78,12 @@ impl Standing {
 
     /// Takes that it was demoted; `false` if it changed nothing.
     pub fn demoted(&mut self, at: DateTime<Utc>) -> bool {
-        let newer = self.demoted_at.is_none_or(|known| known < at);
-        if newer {
-            self.demoted_at = Some(at);
-        }
-        newer
+        advance(&mut self.demoted_at, at)
     }
 
     /// Takes that a person promoted it; `false` if it changed nothing.
     pub fn promoted(&mut self, at: DateTime<Utc>) -> bool {
-        let newer = self.promoted_at.is_none_or(|known| known < at);
-        if newer {
-            self.promoted_at = Some(at);
-        }
-        newer
+        advance(&mut self.promoted_at, at)
     }
 
     /// Whether it was said to be demoted, and no person promoted it since.
@@ -128,12 +120,21 @@ impl Standing {
     }
 }
 
+/// Takes the later time; `false` if that is the known one.
+fn advance(known: &mut Option<DateTime<Utc>>, at: DateTime<Utc>) -> bool {
+    let newer = *known < Some(at);
+    if newer {
+        *known = Some(at);
+    }
+    newer
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use rebound_schemas::{EventId, Source};
 
     use super::*;
+    use crate::testing;
 
     fn at(second: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
@@ -151,14 +152,7 @@ mod tests {
             error_class: None,
             reason: None,
         };
-        let event = Event {
-            id: EventId::new(&format!("{n}")).unwrap(),
-            source: Source::new("test").unwrap(),
-            subject: ServiceId::new(&format!("s{n}")).unwrap(),
-            occurred_at: at(second),
-            plan: None,
-            data: data.clone().into(),
-        };
+        let event = testing::event("test", &format!("{n}"), &format!("s{n}"), at(second), data.clone());
         (event, data)
     }
 

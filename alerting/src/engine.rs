@@ -48,7 +48,6 @@ use self::quiet::Redundancy;
 use self::service::ServiceState;
 pub use self::status::{RecoveryState, RecoveryStatus, ServiceStatus};
 use self::zones::Zone;
-use crate::SOURCE;
 use crate::budget::Limits;
 use crate::condition::{Judge, Objectives, Watch};
 use crate::demotion::Standing;
@@ -58,6 +57,7 @@ use crate::matcher;
 use crate::pause::{Pauses, Scope, Target};
 use crate::suppress::Windows;
 use crate::threshold::{Rule, Verdict};
+use crate::{SOURCE, delta};
 
 /// Folds events to the state of every service of a plan, and decides.
 #[derive(Debug)]
@@ -129,7 +129,7 @@ impl Engine {
                 rule: Rule::from(policy),
                 limits: Limits::from(policy),
                 trigger: policy.trigger,
-                approve_within: TimeDelta::from_std(policy.approve_within).unwrap_or(TimeDelta::MAX),
+                approve_within: delta(policy.approve_within),
                 hold: Hold::new(policy.hold, policy.keep_firing),
                 judges: Judge::of(&plan, policy),
             })
@@ -390,13 +390,7 @@ impl Engine {
     /// What a pause may cover of a service.
     fn target(&self, at: u32) -> Target<'_> {
         let watched = &self.watched[at as usize];
-        let service = self.plan.services().get(&watched.id);
-        Target {
-            service: &watched.id,
-            site: service.map(|service| &service.site),
-            tier: service.map(|service| &service.tier),
-            procedure: watched.procedure.as_ref(),
-        }
+        Target::of(&self.plan, &watched.id, watched.procedure.as_ref())
     }
 
     /// Has a folded service with an open incident looked at, as soon as time is told.

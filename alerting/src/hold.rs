@@ -5,6 +5,8 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::delta;
+
 /// Whether something holds, and since when it has said the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Signal {
@@ -40,10 +42,9 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Of the plan's durations; one too long for a calendar is forever.
+    /// Of the plan's durations.
     #[must_use]
     pub fn new(hold: std::time::Duration, keep_firing: std::time::Duration) -> Self {
-        let delta = |duration| TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX);
         Self { hold: delta(hold), keep_firing: delta(keep_firing) }
     }
 

@@ -299,14 +299,7 @@ impl Moving<'_> {
             (_, Load::Leaving(at)) => Err(format!("the load of {home} is on its way to {at}")),
             (_, Load::At(at)) => Err(format!("the load of {home} is at {at}")),
         };
-        let carrier = plan.services().get(self.carrier);
-        let target = Target {
-            service: self.carrier,
-            site: carrier.map(|service| &service.site),
-            tier: carrier.map(|service| &service.tier),
-            procedure: Some(&self.procedure.id),
-        };
-        let paused = pauses.active(target, now);
+        let paused = pauses.active(Target::of(plan, self.carrier, Some(&self.procedure.id)), now);
         let automation = match paused {
             None => Ok("it is not paused".to_owned()),
             Some(pause) => Err(format!("{} paused it: {}", pause.by, pause.reason)),

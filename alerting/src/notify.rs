@@ -307,9 +307,7 @@ impl Notifier {
         notices.sort_by(|a, b| (a.first().at, &a.dedup_key).cmp(&(b.first().at, &b.dedup_key)));
         notices
     }
-}
 
-impl Notifier {
     fn rate(&self, channel: &ChannelId) -> Option<Rate> {
         self.plan.channels().get(channel)?.rate
     }

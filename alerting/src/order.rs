@@ -130,28 +130,12 @@ impl Newest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rebound_schemas::event::{Outcome, ProbeCompleted};
-    use rebound_schemas::{EventId, ProbeId, ServiceId, Source};
+    use crate::testing;
+    use rebound_schemas::event::Outcome;
 
     fn event(source: &str, id: &str, second: i64) -> Event {
-        let data = ProbeCompleted {
-            probe: ProbeId::new("p").unwrap(),
-            outcome: Outcome::Healthy,
-            latency_us: 1,
-            site: None,
-            error_class: None,
-            reason: None,
-            http_status: None,
-            certificate_expires_at: None,
-        };
-        Event {
-            id: EventId::new(id).unwrap(),
-            source: Source::new(source).unwrap(),
-            subject: ServiceId::new("s").unwrap(),
-            occurred_at: DateTime::from_timestamp(second, 0).unwrap(),
-            plan: None,
-            data: data.into(),
-        }
+        let data = testing::seen("p", Outcome::Healthy);
+        testing::event(source, id, "s", DateTime::from_timestamp(second, 0).unwrap(), data)
     }
 
     /// `run:number@second` of one instance, `other/run:number@second`, or `=id@second` from elsewhere; those that

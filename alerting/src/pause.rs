@@ -41,6 +41,15 @@ pub struct Target<'a> {
     pub procedure: Option<&'a ProcedureId>,
 }
 
+impl<'a> Target<'a> {
+    /// By the plan, of a service by a procedure.
+    #[must_use]
+    pub fn of(plan: &'a Plan, service: &'a ServiceId, procedure: Option<&'a ProcedureId>) -> Self {
+        let known = plan.services().get(service);
+        Self { service, site: known.map(|known| &known.site), tier: known.map(|known| &known.tier), procedure }
+    }
+}
+
 impl Scope {
     /// What an event is about, if it is a word about a pause.
     #[must_use]

@@ -124,3 +124,5 @@ pub(crate) fn shorten(text: &str, limit: usize) -> String {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_state;

@@ -17,15 +17,18 @@ use rebound_schemas::event::{
     ErrorClass, RecoveryEscalated, RecoveryExpired, RecoveryFinished, RecoveryOutcome, RecoveryStarted,
     RecoveryTriggered, TriggerMode,
 };
-use rebound_schemas::plan::{Plan, Reach};
-use rebound_schemas::{Event, EventData, IncidentId, PlanVersion, ProcedureId, RecoveryId, ServiceId, SiteId, TierId};
+use rebound_schemas::{Event, EventData, IncidentId, ProcedureId, RecoveryId, ServiceId};
 
-use self::radius::{Full, place};
-use self::withheld::{Ahead, Hindrance, Said};
+use self::load::Load;
+pub use self::topology::Topology;
+use self::topology::needs_any;
+use self::withheld::{Ahead, Said};
+use crate::hindrance::Hindrance;
 use crate::pause::{Pauses, Target};
 use crate::runner::recovery_event;
 
-mod radius;
+mod load;
+mod topology;
 mod withheld;
 
 /// How much runs at the same time, and how long a trigger is good for.
@@ -36,62 +39,14 @@ pub struct QueueLimits {
     /// Recoveries of services at one site at the same time, at most.
     pub per_site: usize,
     /// A recovery that has not begun so long after its trigger, or after the last pause that held it back, is called
-    /// off. What ended is remembered twice as long:
-    /// should its trigger be delivered again even later, it is called off for its age and not run.
+    /// off. What ended is remembered twice as long: should its trigger be delivered again even later, it is called off
+    /// for its age and not run.
     pub stale_after: Duration,
 }
 
 impl Default for QueueLimits {
     fn default() -> Self {
         Self { total: 16, per_site: 4, stale_after: Duration::from_secs(24 * 3600) }
-    }
-}
-
-/// What the queue needs to know of the plan.
-pub trait Topology {
-    /// The version that decisions carry.
-    fn version(&self) -> &PlanVersion;
-    /// Where a service runs; `None` for one that the plan does not have.
-    fn site(&self, service: &ServiceId) -> Option<&SiteId>;
-    /// The tier of a service; `None` for one that the plan does not have.
-    fn tier(&self, service: &ServiceId) -> Option<&TierId>;
-    /// What a service needs directly.
-    fn depends_on(&self, service: &ServiceId) -> &[ServiceId];
-    /// How many recoveries by a procedure may run at the same time.
-    fn concurrency(&self, procedure: &ProcedureId) -> usize;
-    /// The limits of a site; of everything together where none is named.
-    fn reach(&self, site: Option<&SiteId>) -> Reach;
-    /// How many services run at a site; in all where none is named.
-    fn services_at(&self, site: Option<&SiteId>) -> u32;
-}
-
-impl Topology for Plan {
-    fn version(&self) -> &PlanVersion {
-        Self::version(self)
-    }
-
-    fn site(&self, service: &ServiceId) -> Option<&SiteId> {
-        self.services().get(service).map(|s| &s.site)
-    }
-
-    fn tier(&self, service: &ServiceId) -> Option<&TierId> {
-        self.services().get(service).map(|s| &s.tier)
-    }
-
-    fn depends_on(&self, service: &ServiceId) -> &[ServiceId] {
-        self.services().get(service).map_or(&[], |s| &s.depends_on)
-    }
-
-    fn concurrency(&self, procedure: &ProcedureId) -> usize {
-        self.procedures().get(procedure).map_or(1, |p| p.concurrency as usize)
-    }
-
-    fn reach(&self, site: Option<&SiteId>) -> Reach {
-        Self::reach(self, site)
-    }
-
-    fn services_at(&self, site: Option<&SiteId>) -> u32 {
-        Self::services_at(self, site)
     }
 }
 
@@ -156,6 +111,20 @@ impl Entry {
     fn target<'a, T: Topology + ?Sized>(&'a self, plan: &'a T) -> Target<'a> {
         let (site, tier) = (plan.site(&self.service), plan.tier(&self.service));
         Target { service: &self.service, site, tier, procedure: Some(&self.procedure) }
+    }
+
+    /// An approval counts while it is waited for, by its own time: not before the trigger, and not after the end.
+    fn approve(&mut self, at: DateTime<Utc>) {
+        if let Some((data, event)) = &self.trigger
+            && at >= event.occurred_at
+            && data.approve_until.is_none_or(|until| at < until)
+        {
+            self.approved = true;
+        }
+    }
+
+    fn is_dry_run(&self) -> bool {
+        self.trigger.as_ref().is_some_and(|(data, _)| data.mode == TriggerMode::DryRun)
     }
 }
 
@@ -359,42 +328,47 @@ impl Queue {
         now: DateTime<Utc>,
         owned: impl Fn(&ServiceId) -> bool,
     ) -> (Vec<Command>, Vec<(RecoveryId, Hindrance)>) {
-        let mut open: Vec<(&RecoveryId, &Entry)> =
-            self.entries.iter().filter(|(_, entry)| entry.phase != Phase::Finished).collect();
-        open.sort_by_key(|(id, entry)| (entry.since, *id));
+        let mut open: Vec<(&RecoveryId, &Entry, Option<CalledOff>)> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.phase != Phase::Finished)
+            .map(|(id, entry)| (id, entry, self.called_off(id, entry, plan, now)))
+            .collect();
+        open.sort_by_key(|(id, entry, _)| (entry.since, *id));
         let mut load = Load::default();
         load.down(self.down.values().collect(), plan);
-        for (id, entry) in open.iter().filter(|(id, entry)| self.active(id, entry) && !entry.is_dry_run()) {
+        for (id, entry, _) in open.iter().filter(|(id, entry, _)| self.active(id, entry) && !entry.is_dry_run()) {
             load.add(id, entry, plan);
         }
         // Services that are being recovered or will be: their dependants wait.
         let busy: BTreeSet<&ServiceId> = open
             .iter()
-            .filter(|(id, entry)| self.active(id, entry) || self.called_off(id, entry, plan, now).is_none())
-            .filter(|(_, entry)| !entry.is_dry_run())
-            .map(|(_, entry)| &entry.service)
+            .filter(|(_, entry, called_off)| called_off.is_none() && !entry.is_dry_run())
+            .map(|(_, entry, _)| &entry.service)
             .collect();
         let (mut commands, mut waits) = (Vec::new(), Vec::new());
         // Services with an older recovery that waits: a younger one does not overtake it.
         let mut waiting: BTreeMap<&ServiceId, &RecoveryId> = BTreeMap::new();
-        for (id, entry) in &open {
-            if self.running.contains(*id) {
+        for (id, entry, called_off) in open {
+            if self.running.contains(id) {
                 continue;
             }
             let mine = owned(&entry.service);
             if entry.phase == Phase::Started {
                 if mine {
                     let reason = "it was started by an instance that is gone; how far it came is not known";
-                    commands.push(self.finish(id, entry, RecoveryOutcome::Interrupted, reason, plan, now));
+                    let finished = self.finished(id, entry, RecoveryOutcome::Interrupted, reason, plan, now);
+                    commands.push(Command::Finish { finished: Box::new(finished) });
                 }
                 continue;
             }
             let Some((trigger, triggered)) = &entry.trigger else { continue };
-            if let Some(why) = self.called_off(id, entry, plan, now) {
+            if let Some(why) = called_off {
                 if mine {
                     commands.push(match why {
                         CalledOff::Cancelled(reason) => {
-                            self.finish(id, entry, RecoveryOutcome::Cancelled, &reason, plan, now)
+                            let finished = self.finished(id, entry, RecoveryOutcome::Cancelled, &reason, plan, now);
+                            Command::Finish { finished: Box::new(finished) }
                         }
                         CalledOff::Expired(until) => self.expire(id, entry, until, plan, now),
                     });
@@ -408,10 +382,10 @@ impl Queue {
                 continue;
             }
             let older = waiting.get(&entry.service).copied().or_else(|| load.services.get(&entry.service).copied());
-            waiting.entry(&entry.service).or_insert(*id);
+            waiting.entry(&entry.service).or_insert(id);
             let ahead = Ahead { older, dependency: needs_any(plan, &entry.service, &busy) };
             match self.in_the_way(plan, (entry, trigger), ahead, &load, now) {
-                Some(hindrance) if mine => waits.push(((*id).clone(), hindrance)),
+                Some(hindrance) if mine => waits.push((id.clone(), hindrance)),
                 None if mine => {
                     load.add(id, entry, plan);
                     commands.push(Command::Start { triggered: triggered.clone() });
@@ -426,6 +400,7 @@ impl Queue {
         entry.phase == Phase::Started || self.running.contains(id)
     }
 
+    /// Why a recovery will not begin; one that has begun is not called off here.
     fn called_off<T: Topology + ?Sized>(
         &self,
         id: &RecoveryId,
@@ -433,6 +408,9 @@ impl Queue {
         plan: &T,
         now: DateTime<Utc>,
     ) -> Option<CalledOff> {
+        if self.active(id, entry) {
+            return None;
+        }
         if let Some((_, words)) = self.refused.get(id) {
             return Some(CalledOff::Cancelled(words.clone()));
         }
@@ -472,16 +450,13 @@ impl Queue {
             stopped: None,
         };
         let event = |what: &str, data| recovery_event(recovery, &entry.service, plan.version(), what, now, data);
-        let mut events = vec![event("expired", expired.into()), event("escalated", escalated.into())];
-        if let Command::Finish { finished } =
-            self.finish(recovery, entry, RecoveryOutcome::Cancelled, &reason, plan, now)
-        {
-            events.push(*finished);
+        let finished = self.finished(recovery, entry, RecoveryOutcome::Cancelled, &reason, plan, now);
+        Command::Expire {
+            events: vec![event("expired", expired.into()), event("escalated", escalated.into()), finished],
         }
-        Command::Expire { events }
     }
 
-    fn finish<T: Topology + ?Sized>(
+    fn finished<T: Topology + ?Sized>(
         &self,
         recovery: &RecoveryId,
         entry: &Entry,
@@ -489,7 +464,7 @@ impl Queue {
         reason: &str,
         plan: &T,
         now: DateTime<Utc>,
-    ) -> Command {
+    ) -> Event {
         let trigger = entry.trigger.as_ref().map(|(data, _)| data);
         let ran = entry.started_at.map_or(0, |started| now.signed_duration_since(started).num_milliseconds());
         let data = RecoveryFinished {
@@ -503,85 +478,7 @@ impl Queue {
             error_class: (outcome == RecoveryOutcome::Interrupted).then_some(ErrorClass::Unknown),
             reason: Some(reason.to_owned()),
         };
-        let event = recovery_event(recovery, &entry.service, plan.version(), "finished", now, data.into());
-        Command::Finish { finished: Box::new(event) }
-    }
-}
-
-impl Entry {
-    /// An approval counts while it is waited for, by its own time: not before the trigger, and not after the end.
-    fn approve(&mut self, at: DateTime<Utc>) {
-        if let Some((data, event)) = &self.trigger
-            && at >= event.occurred_at
-            && data.approve_until.is_none_or(|until| at < until)
-        {
-            self.approved = true;
-        }
-    }
-
-    fn is_dry_run(&self) -> bool {
-        self.trigger.as_ref().is_some_and(|(data, _)| data.mode == TriggerMode::DryRun)
-    }
-}
-
-/// One of these that a service needs, directly or indirectly.
-fn needs_any<'a, T: Topology + ?Sized>(
-    plan: &'a T,
-    service: &ServiceId,
-    wanted: &BTreeSet<&ServiceId>,
-) -> Option<&'a ServiceId> {
-    let mut seen: BTreeSet<&ServiceId> = BTreeSet::new();
-    let mut next: Vec<&ServiceId> = plan.depends_on(service).iter().collect();
-    while let Some(dependency) = next.pop() {
-        if wanted.contains(dependency) {
-            return Some(dependency);
-        }
-        if seen.insert(dependency) {
-            next.extend(plan.depends_on(dependency));
-        }
-    }
-    None
-}
-
-/// What runs now.
-#[derive(Debug, Default)]
-struct Load<'a> {
-    total: usize,
-    services: BTreeMap<&'a ServiceId, &'a RecoveryId>,
-    procedures: BTreeMap<&'a ProcedureId, usize>,
-    sites: BTreeMap<SiteId, usize>,
-    /// Services that are down, by site.
-    down: BTreeMap<Option<SiteId>, u32>,
-}
-
-impl<'a> Load<'a> {
-    fn add<T: Topology + ?Sized>(&mut self, id: &'a RecoveryId, entry: &'a Entry, plan: &T) {
-        self.total += 1;
-        self.services.insert(&entry.service, id);
-        *self.procedures.entry(&entry.procedure).or_default() += 1;
-        if let Some(site) = plan.site(&entry.service) {
-            *self.sites.entry(site.clone()).or_default() += 1;
-        }
-    }
-
-    /// The first limit that has no room for a recovery.
-    fn full<T: Topology + ?Sized>(&self, entry: &Entry, plan: &T, limits: &QueueLimits) -> Option<Full> {
-        let site = plan.site(&entry.service);
-        let at_site = site.and_then(|site| self.sites.get(site)).copied().unwrap_or_default();
-        let by_procedure = self.procedures.get(&entry.procedure).copied().unwrap_or_default();
-        let reach = |site| plan.reach(site).max_recovering.map_or(usize::MAX, |most| most as usize);
-        let of_site = site.map_or(usize::MAX, |site| reach(Some(site)));
-        let named = site.map_or_else(|| "no site".to_owned(), |site| place(Some(site)));
-        [
-            (place(None), self.total, reach(None), true),
-            (named.clone(), at_site, of_site, true),
-            ("everywhere".to_owned(), self.total, limits.total, false),
-            (named, at_site, limits.per_site, false),
-            (format!("procedure {}", entry.procedure), by_procedure, plan.concurrency(&entry.procedure), false),
-        ]
-        .into_iter()
-        .find(|(_, running, most, _)| running >= most)
-        .map(|(place, running, most, planned)| Full { place, running, most, planned })
+        recovery_event(recovery, &entry.service, plan.version(), "finished", now, data.into())
     }
 }
 
@@ -589,3 +486,5 @@ impl<'a> Load<'a> {
 mod tests;
 #[cfg(test)]
 mod tests_people;
+#[cfg(test)]
+mod tests_world;

@@ -15,13 +15,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use rebound_schemas::event::RecoveryOutcome;
 use rebound_schemas::plan::Plan;
 use rebound_schemas::{Event, RecoveryId};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+use run::Run;
 pub(crate) use task::recovery_event;
 pub use task::{Move, Task};
 
@@ -148,13 +149,12 @@ pub async fn run_task(
     settings: &Settings,
     stop: &Stop,
 ) -> Result<RecoveryOutcome, RunnerError> {
-    Box::pin(run::run(task, runner, journal, observations, settings, stop)).await
+    Box::pin(Run::new(task, journal, observations, settings, stop).recover(runner)).await
 }
 
 /// The time, to the microsecond that events carry.
 fn now() -> DateTime<Utc> {
-    let now = Utc::now();
-    DateTime::from_timestamp_micros(now.timestamp_micros()).unwrap_or(now)
+    Utc::now().trunc_subsecs(6)
 }
 
 #[cfg(test)]
@@ -163,3 +163,5 @@ mod tests;
 mod tests_erlmcp;
 #[cfg(test)]
 mod tests_people;
+#[cfg(test)]
+mod tests_stop;

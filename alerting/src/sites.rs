@@ -137,19 +137,12 @@ mod tests {
     use rebound_schemas::event::{
         ErrorClass, FailbackFinished, FailoverFinished, FailoverStarted, IncidentOpened, IncidentResolved, Severity,
     };
-    use rebound_schemas::{EventId, Source};
 
     use super::*;
+    use crate::testing;
 
     fn event(service: &str, data: impl Into<EventData>) -> Event {
-        Event {
-            id: EventId::new("e").unwrap(),
-            source: Source::new("rebound/alert").unwrap(),
-            subject: ServiceId::new(service).unwrap(),
-            occurred_at: chrono::DateTime::from_timestamp(0, 0).unwrap(),
-            plan: None,
-            data: data.into(),
-        }
+        testing::event("rebound/alert", "e", service, chrono::DateTime::from_timestamp(0, 0).unwrap(), data)
     }
 
     fn opened(service: &str) -> Event {

@@ -218,9 +218,9 @@ impl Windows {
 #[cfg(test)]
 mod tests {
     use rebound_schemas::event::{MaintenanceScheduled, SilenceCreated};
-    use rebound_schemas::{EventId, Source};
 
     use super::*;
+    use crate::testing;
 
     const CRITICAL: Severity = Severity::Critical;
 
@@ -233,14 +233,7 @@ mod tests {
     }
 
     fn event(said: i64, data: impl Into<EventData>) -> Event {
-        Event {
-            id: EventId::new(&said.to_string()).unwrap(),
-            source: Source::new("ops").unwrap(),
-            subject: id("subject"),
-            occurred_at: at(said),
-            plan: None,
-            data: data.into(),
-        }
+        testing::event("ops", &said.to_string(), "subject", at(said), data)
     }
 
     fn silence(said: i64, name: &str, services: &[&str], from: i64, until: i64) -> Event {

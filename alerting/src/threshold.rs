@@ -12,6 +12,7 @@ use rebound_schemas::event::{ErrorClass, EventRef, Outcome, ProbeCompleted};
 use rebound_schemas::plan::{DegradedAs, Policy};
 use rebound_schemas::{Event, SiteId};
 
+use crate::delta;
 use crate::flapping::Flapping;
 use crate::order::Newest;
 
@@ -42,7 +43,7 @@ impl From<&Policy> for Rule {
             of: policy.of.map(|of| of.max(policy.failures)),
             recoveries: policy.recoveries.max(1),
             sites: policy.sites.max(1),
-            silent_after: TimeDelta::from_std(policy.silent_after).unwrap_or(TimeDelta::MAX),
+            silent_after: delta(policy.silent_after),
             degraded_fails: policy.degraded == DegradedAs::Count,
         }
     }
@@ -111,6 +112,14 @@ pub struct Streak {
     /// Counted failures, oldest first; the first is t0. In M-of-N mode all within the window until it is HARD, else
     /// the first 20.
     pub evidence: VecDeque<Failure>,
+}
+
+impl Streak {
+    /// The failures that a decision names as its evidence: the first 20 that are kept.
+    #[must_use]
+    pub fn events(&self) -> Vec<EventRef> {
+        self.evidence.iter().take(MAX_EVIDENCE).map(|failure| failure.event.clone()).collect()
+    }
 }
 
 /// A failure that counts.

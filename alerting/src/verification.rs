@@ -52,6 +52,10 @@ impl Verification {
         row.newest = Some((event.occurred_at, data.outcome, data.reason.clone()));
         match data.outcome {
             Outcome::Healthy => {
+                // A failure is evidence of what is wrong now, and of nothing once the probe is healthy again.
+                if row.successes == 0 {
+                    row.evidence.clear();
+                }
                 row.successes = row.successes.saturating_add(1);
                 if row.evidence.len() == EVIDENCE {
                     row.evidence.remove(0);
@@ -63,10 +67,6 @@ impl Verification {
                 row.successes = 0;
                 row.evidence = vec![event.into()];
             }
-        }
-        // A failure is evidence of what is wrong now, and of nothing once the probe is healthy again.
-        if data.outcome == Outcome::Healthy && row.successes == 1 {
-            row.evidence = vec![event.into()];
         }
     }
 
@@ -189,33 +189,18 @@ impl LevelCheck {
 mod tests {
     use proptest::prelude::*;
     use rebound_schemas::event::ProbeCompleted;
-    use rebound_schemas::{EventId, ServiceId, Source};
 
     use super::*;
+    use crate::testing;
 
     fn at(second: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_772_000_000 + second, 0).unwrap()
     }
 
     fn seen(probe: &str, second: i64, outcome: Outcome) -> Event {
-        Event {
-            id: EventId::new(&format!("{probe}-{second}")).unwrap(),
-            source: Source::new("rebound/probe").unwrap(),
-            subject: ServiceId::new("api").unwrap(),
-            occurred_at: at(second),
-            plan: None,
-            data: ProbeCompleted {
-                probe: ProbeId::new(probe).unwrap(),
-                outcome,
-                latency_us: 1,
-                site: None,
-                error_class: None,
-                reason: (outcome == Outcome::Failed).then(|| "refused".into()),
-                http_status: None,
-                certificate_expires_at: None,
-            }
-            .into(),
-        }
+        let reason = (outcome == Outcome::Failed).then(|| "refused".into());
+        let data = ProbeCompleted { reason, ..testing::seen(probe, outcome) };
+        testing::event("rebound/probe", &format!("{probe}-{second}"), "api", at(second), data)
     }
 
     fn verification(probes: &[&str], successes: u32) -> Verification {

@@ -61,8 +61,9 @@ pub trait Publisher: Send + Sync + std::fmt::Debug {
 /// Makes a publisher, or says what is wrong with the target.
 pub type Connect<'a> = &'a dyn Fn(&Target) -> Result<Arc<dyn Publisher>, String>;
 
-/// The [`Connect`] of a program that knows no Kafka.
-pub fn unconnected(_: &Target) -> Result<Arc<dyn Publisher>, String> {
+/// The [`Connect`] of a test that knows no Kafka.
+#[cfg(test)]
+pub(super) fn unconnected(_: &Target) -> Result<Arc<dyn Publisher>, String> {
     Err("this program reaches no Kafka".to_owned())
 }
 

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use rebound_schemas::plan::{self, ChannelKind, Plan, SecretRef};
 use rebound_schemas::{ChannelId, Event};
 
@@ -104,7 +104,8 @@ pub struct Channels {
 }
 
 impl Channels {
-    /// Makes them all, topics by `connect`; the first that can't be made is the error, so that it is found out before anybody must be told.
+    /// Makes them all, topics by `connect`; the first that can't be made is the error, so that it is found out before
+    /// anybody must be told.
     pub fn new(plan: &Plan, connect: Connect<'_>) -> Result<Self, ChannelError> {
         let made = plan.channels().values().map(|channel| {
             let made = Channel::speaking(channel, Speech::new(plan, channel), connect)?;
@@ -125,8 +126,7 @@ impl Channels {
             let (channel, key) = (&notice.channel, &notice.dedup_key);
             tracing::warn!(%channel, dedup_key = key, attempts, error, "a notification could not be delivered");
         }
-        let now = Utc::now();
-        delivery.event(notice, DateTime::from_timestamp_micros(now.timestamp_micros()).unwrap_or(now))
+        delivery.event(notice, Utc::now().trunc_subsecs(6))
     }
 }
 
@@ -165,38 +165,26 @@ impl Channel {
     fn speaking(plan: &plan::Channel, speech: Speech, connect: Connect<'_>) -> Result<Self, ChannelError> {
         let mut redactor = Redactor::default();
         let error = |(part, reason)| ChannelError { channel: plan.id.clone(), part, reason };
+        let http = |url, secret, allow_private, shape, redactor: &mut Redactor| {
+            let webhook = Webhook::new(url, secret, allow_private, plan.timeout, shape, redactor);
+            webhook.map(Sender::Http).map_err(error)
+        };
         let sender = match &plan.kind {
             ChannelKind::Webhook { url, secret, allow_private } => {
-                Webhook::new(url, secret.as_ref(), *allow_private, plan.timeout, Shape::Rebound, &mut redactor)
-                    .map(Sender::Http)
-                    .map_err(error)?
+                http(url, secret.as_ref(), *allow_private, Shape::Rebound, &mut redactor)?
             }
-            ChannelKind::Slack { url, allow_private } => {
-                Webhook::new(url, None, *allow_private, plan.timeout, Shape::Slack, &mut redactor)
-                    .map(Sender::Http)
-                    .map_err(error)?
-            }
-            ChannelKind::Teams { url, allow_private } => {
-                Webhook::new(url, None, *allow_private, plan.timeout, Shape::Teams, &mut redactor)
-                    .map(Sender::Http)
-                    .map_err(error)?
-            }
+            ChannelKind::Slack { url, allow_private } => http(url, None, *allow_private, Shape::Slack, &mut redactor)?,
+            ChannelKind::Teams { url, allow_private } => http(url, None, *allow_private, Shape::Teams, &mut redactor)?,
             ChannelKind::PagerDuty { key, url, allow_private } => {
                 let key = load_key(key, &mut redactor).map_err(error)?;
-                Webhook::new(url, None, *allow_private, plan.timeout, Shape::PagerDuty(key), &mut redactor)
-                    .map(Sender::Http)
-                    .map_err(error)?
+                http(url, None, *allow_private, Shape::PagerDuty(key), &mut redactor)?
             }
             ChannelKind::Opsgenie { key, url, allow_private } => {
                 let key = load_key(key, &mut redactor).map_err(error)?;
-                Webhook::new(url, None, *allow_private, plan.timeout, Shape::Opsgenie(key), &mut redactor)
-                    .map(Sender::Http)
-                    .map_err(error)?
+                http(url, None, *allow_private, Shape::Opsgenie(key), &mut redactor)?
             }
             ChannelKind::Alertmanager { url, allow_private } => {
-                Webhook::new(url, None, *allow_private, plan.timeout, Shape::Alertmanager, &mut redactor)
-                    .map(Sender::Http)
-                    .map_err(error)?
+                http(url, None, *allow_private, Shape::Alertmanager, &mut redactor)?
             }
             ChannelKind::Command { argv } => Sender::Program(Program::new(argv.clone(), plan.timeout)),
             ChannelKind::Email { server, tls, ca_file, from, to, user, password } => {

@@ -7,11 +7,12 @@ use rebound_schemas::event::{
 };
 use rebound_schemas::{Event, EventData, EventId, IncidentId, RecoveryId};
 
-use super::service::{Outage, ServiceState, cause_bit};
-use super::withheld::Hindrance;
+use super::service::{Outage, cause_bit};
 use super::{Engine, Rules, Watched};
+use crate::hindrance::Hindrance;
+use crate::hold::Signal;
 use crate::suppress::{Facts, Suppression, suppression};
-use crate::threshold::{Failure, MAX_EVIDENCE, ProbeState, Verdict};
+use crate::threshold::{Failure, ProbeState, Streak, Verdict};
 
 /// What is to be done about recovering a service.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,8 +54,7 @@ impl Engine {
             if !self.states[at as usize].watches.is_empty() {
                 self.warn(at, now, decided);
             }
-            let open = |state: &ServiceState| state.outage.as_ref().is_some_and(|outage| outage.resolved.is_none());
-            if open(&self.states[at as usize]) {
+            if self.is_down(at) {
                 let severity = self.severity(at);
                 let suppression = self.suppression(at, now, severity);
                 match &suppression {
@@ -75,8 +75,7 @@ impl Engine {
     /// and, where this instance observes it, it is observed.
     pub(super) fn has_failed(&self, at: u32, now: DateTime<Utc>) -> bool {
         let state = &self.states[at as usize];
-        let open = state.outage.as_ref().is_some_and(|outage| outage.resolved.is_none());
-        open && !(state.owned && state.is_unobserved(&self.rules(at).rule, now))
+        self.is_down(at) && !(state.owned && state.is_unobserved(&self.rules(at).rule, now))
     }
 
     /// What suppresses a service now. A dependency suppresses until its dependant is seen failing after the
@@ -195,9 +194,7 @@ impl Engine {
             failures: streak.map_or(0, |streak| streak.failures),
             first_failure_at: outage.first_failure_at,
             reason: streak.map_or(&outage.reason, |streak| &streak.reason).to_string(),
-            evidence: streak.map_or_else(Vec::new, |streak| {
-                streak.evidence.iter().take(MAX_EVIDENCE).map(|failure| failure.event.clone()).collect()
-            }),
+            evidence: streak.map_or_else(Vec::new, Streak::events),
         };
         self.append(at, EventId::derive(outage.alert.as_str(), "raised"), now, data.into(), decided);
     }
@@ -253,8 +250,7 @@ impl Engine {
                 self.append(at, id, now, data.into(), decided);
             }
             (Next::Escalate(why, reason), _) => {
-                let last = state.recovery.as_ref().filter(|recovery| recovery.incident == incident);
-                let (recovery, attempts) = last.map_or((None, 0), |last| (Some(last.id.clone()), last.attempt));
+                let (recovery, attempts) = state.tried(&incident);
                 let id = EventId::derive(incident.as_str(), "escalated");
                 let words = Some(reason.clone());
                 let data = RecoveryEscalated { incident: incident.clone(), recovery, attempts, reason, stopped: None };
@@ -368,12 +364,7 @@ impl Engine {
         let ended_at = ended_at.filter(|ended_at| !wait.is_zero() && !self.is_ahead(at, *ended_at, now));
         let not_before = ended_at.map(|ended_at| ended_at + wait);
         if !budget.allows(&rules.limits, not_before.map_or(now, |at| at.max(now))) {
-            let period = humantime_text(rules.limits.period);
-            let words = format!(
-                "{} recoveries within {period} are the most that the policy {} allows",
-                rules.limits.intensity, rules.id
-            );
-            return Next::Escalate(WithheldReason::Budget, words);
+            return Next::Escalate(WithheldReason::Budget, rules.most_recoveries());
         }
         match not_before {
             Some(due) if due > now => Next::Withheld(Hindrance { until: Some(due), ..WithheldReason::BackOff.into() }),
@@ -408,12 +399,12 @@ impl Engine {
     fn schedule_held(&mut self, at: u32, now: DateTime<Utc>) {
         let (state, hold) = (&self.states[at as usize], self.rules(at).hold);
         let Some((verdict, since)) = state.turned else { return };
-        let due = match (verdict, state.outage.is_some()) {
-            (Verdict::Failed, false) => since.checked_add_signed(hold.hold),
-            (Verdict::Clear, true) => since.checked_add_signed(hold.keep_firing),
-            _ => None,
+        let holds = match verdict {
+            Verdict::Failed => true,
+            Verdict::Clear => false,
+            Verdict::Disputed => return,
         };
-        if let Some(due) = due.filter(|due| *due > now) {
+        if let Some(due) = hold.due(state.outage.is_some(), Signal { holds, since }).filter(|due| *due > now) {
             self.schedule(at, due);
         }
     }
@@ -450,6 +441,14 @@ impl Engine {
 
     pub(super) fn rules(&self, at: u32) -> &Rules {
         &self.policies[self.watched(at).policy as usize]
+    }
+}
+
+impl Rules {
+    /// What the budget is, in words.
+    pub(super) fn most_recoveries(&self) -> String {
+        let (most, period) = (self.limits.intensity, humantime_text(self.limits.period));
+        format!("{most} recoveries within {period} are the most that the policy {} allows", self.id)
     }
 }
 

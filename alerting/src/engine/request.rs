@@ -11,7 +11,6 @@ use rebound_schemas::plan::check_input;
 use rebound_schemas::{Event, EventId, IncidentId, RecoveryId};
 
 use super::Engine;
-use super::decide::humantime_text;
 
 /// Requests of one service that wait at most; the oldest gives way.
 const MOST_PENDING: usize = 16;
@@ -117,10 +116,11 @@ impl Engine {
                 return Err(declined(format!("the input {name} can't be {value:?}: {remedy}")));
             }
         }
-        let outage = state.outage.as_ref().filter(|outage| outage.resolved.is_none());
+        let outage = state.open_outage();
         let incident = outage.map_or_else(|| IncidentId::of_request(&watched.id, id), |outage| outage.incident.clone());
+        let (_, attempts) = state.tried(&incident);
+        let attempt = attempts + 1;
         let last = state.recovery.as_deref();
-        let attempt = last.filter(|last| last.incident == incident).map_or(1, |last| last.attempt + 1);
         let mut not_before = None;
         if !request.dry_run {
             if let Some(last) = last.filter(|last| last.finished.is_none() && !last.id.is_dry_run()) {
@@ -137,10 +137,7 @@ impl Engine {
                 .map(|ended_at| ended_at + wait)
                 .filter(|due| *due > now);
             if !overrides(Restraint::Intensity) && !budget.allows(&rules.limits, not_before.unwrap_or(now)) {
-                let (most, period) = (rules.limits.intensity, humantime_text(rules.limits.period));
-                let reason =
-                    format!("{most} recoveries within {period} are the most that the policy {} allows", rules.id);
-                return Err((reason, Some(Restraint::Intensity)));
+                return Err((rules.most_recoveries(), Some(Restraint::Intensity)));
             }
         }
         let overrides: BTreeSet<Restraint> = request.overrides.iter().copied().collect();

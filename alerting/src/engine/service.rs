@@ -385,9 +385,24 @@ impl ServiceState {
         self.recovery.as_deref_mut().filter(|recovery| recovery.id == *id)
     }
 
+    /// The incident that a policy opened, until it is resolved.
+    pub(super) fn open_outage(&self) -> Option<&Outage> {
+        self.outage.as_deref().filter(|outage| outage.resolved.is_none())
+    }
+
     pub(super) fn open_incidents(&self) -> impl Iterator<Item = &IncidentId> {
-        let outage = self.outage.as_deref().filter(|outage| outage.resolved.is_none()).map(|outage| &outage.incident);
+        let outage = self.open_outage().map(|outage| &outage.incident);
         outage.into_iter().chain(self.external.iter().flat_map(|external| &external.open))
+    }
+
+    /// The newest recovery, if it is one of this incident.
+    pub(super) fn recovery_from(&self, incident: &IncidentId) -> Option<&Recovery> {
+        self.recovery.as_deref().filter(|recovery| recovery.incident == *incident)
+    }
+
+    /// The newest recovery of an incident, and how many attempts there were.
+    pub(super) fn tried(&self, incident: &IncidentId) -> (Option<RecoveryId>, u32) {
+        self.recovery_from(incident).map_or((None, 0), |last| (Some(last.id.clone()), last.attempt))
     }
 
     pub(super) fn verdict(&self, rule: &Rule) -> Verdict {

@@ -89,13 +89,13 @@ impl Engine {
 
     fn status_of(&self, at: u32, now: DateTime<Utc>) -> ServiceStatus {
         let state = &self.states[at as usize];
-        let outage = state.outage.as_ref().filter(|outage| outage.resolved.is_none());
+        let outage = state.open_outage();
         let probes = || state.probes.iter().map(|(_, probe)| probe);
         let streak = state.lead().and_then(|probe| probe.streak());
         let streak =
             streak.or_else(|| probes().filter_map(|probe| probe.streak()).max_by_key(|streak| streak.failures));
         let first = streak.and_then(|streak| streak.evidence.front()).map(|first| first.at);
-        let recovery = state.recovery.as_ref().filter(|r| outage.is_some_and(|outage| outage.incident == r.incident));
+        let recovery = outage.and_then(|outage| state.recovery_from(&outage.incident));
         ServiceStatus {
             service: self.watched(at).id.clone(),
             owned: state.owned,
@@ -135,7 +135,7 @@ impl Engine {
     /// | yes | no | no | no | ok |
     fn health(&self, at: u32, now: DateTime<Utc>) -> Health {
         let (state, rule) = (&self.states[at as usize], &self.rules(at).rule);
-        let open = state.outage.as_ref().is_some_and(|outage| outage.resolved.is_none());
+        let open = self.is_down(at);
         let probes = || state.probes.iter().map(|(_, probe)| probe);
         match () {
             () if !state.owned && open => Health::Hard,

@@ -2,6 +2,7 @@
 
 mod clocks;
 mod conditions;
+mod lived;
 mod pauses;
 mod promtool;
 mod properties;

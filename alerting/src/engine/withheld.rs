@@ -10,37 +10,9 @@ use super::decide::humantime_text;
 use super::service::{Outage, ServiceState};
 use super::{Engine, SOURCE};
 use crate::flapping;
-use crate::pause::Pause;
+use crate::hindrance::{Hindrance, MAX_CHANGES};
 use crate::suppress::Suppression;
-use crate::threshold::{MAX_EVIDENCE, ProbeState};
-
-/// Changes that are said of one attempt, at most: what swings to and fro fills no log.
-pub(super) const MAX_CHANGES: u32 = 16;
-
-/// What stands in the way.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Hindrance {
-    pub(super) reason: WithheldReason,
-    /// Which silence, window, service, recovery or person that is.
-    pub(super) by: Option<String>,
-    /// When it ends, where time alone ends it.
-    pub(super) until: Option<DateTime<Utc>>,
-    /// The figures behind it, where they are at hand; else [`Engine::withhold`] puts them into words.
-    pub(super) detail: Option<String>,
-}
-
-impl From<WithheldReason> for Hindrance {
-    fn from(reason: WithheldReason) -> Self {
-        Self { reason, by: None, until: None, detail: None }
-    }
-}
-
-impl From<&Pause> for Hindrance {
-    fn from(pause: &Pause) -> Self {
-        let (by, detail) = (Some(pause.by.clone()), Some(pause.reason.clone()));
-        Self { reason: WithheldReason::Paused, by, until: pause.until, detail }
-    }
-}
+use crate::threshold::{MAX_EVIDENCE, ProbeState, Streak};
 
 /// What was said last of a service's recoveries.
 #[derive(Debug)]
@@ -79,7 +51,7 @@ impl ServiceState {
 
     /// Which attempt at an incident would be next; `None` while one is under way.
     fn next_attempt(&self, incident: &IncidentId) -> Option<u32> {
-        match self.recovery.as_ref().filter(|last| last.incident == *incident) {
+        match self.recovery_from(incident) {
             None => Some(1),
             Some(last) => last.finished.map(|_| last.attempt + 1),
         }
@@ -98,7 +70,7 @@ impl Engine {
         let window = matches!(reason, WithheldReason::Maintenance | WithheldReason::Silence);
         let window = window.then(|| self.windows.active(&self.watched(at).id, self.severity(at), now)).flatten();
         let by = Some(suppression.by.clone()).filter(|_| reason != WithheldReason::Flapping);
-        Hindrance { reason, by, until: window.map(|window| window.until), detail: None }
+        Hindrance { by, until: window.map(|window| window.until), ..reason.into() }
     }
 
     /// Says what stands in the way of the next attempt at an incident.
@@ -135,7 +107,7 @@ impl Engine {
         let when = said.map_or(now, |said| now.max(said.at + TimeDelta::microseconds(1)));
         let recovery = RecoveryId::derive(&self.watched(at).id, &incident, attempt);
         let id = EventId::derive(recovery.as_str(), &format!("withheld-{change}"));
-        let evidence = self.evidence(at, &hindrance, now);
+        let evidence = self.evidence(at, &hindrance);
         let detail = hindrance.detail.clone().or_else(|| self.figures(at, &hindrance, now));
         let Hindrance { reason, by, until, .. } = hindrance;
         let data = RecoveryWithheld { recovery, incident, attempt, change, reason, by, until, detail, evidence };
@@ -190,9 +162,9 @@ impl Engine {
     }
 
     /// The events behind a hindrance.
-    fn evidence(&self, at: u32, hindrance: &Hindrance, now: DateTime<Utc>) -> Vec<EventRef> {
+    fn evidence(&self, at: u32, hindrance: &Hindrance) -> Vec<EventRef> {
         let state = &self.states[at as usize];
-        let streak = || state.lead().and_then(ProbeState::streak).into_iter().flat_map(|streak| &streak.evidence);
+        let streak = state.lead().and_then(ProbeState::streak);
         let newest_recovery = state.recovery.as_ref().map(|recovery| recovery.newest.clone());
         let opened = |of: &ServiceState| {
             let open = of.outage.as_deref().map(|outage: &Outage| outage.opened.clone());
@@ -200,9 +172,10 @@ impl Engine {
         };
         match hindrance.reason {
             WithheldReason::Policy | WithheldReason::NoProcedure => opened(state).into_iter().collect(),
-            WithheldReason::Hold => streak().take(MAX_EVIDENCE).map(|failure| failure.event.clone()).collect(),
+            WithheldReason::Hold => streak.map_or_else(Vec::new, Streak::events),
             WithheldReason::Flapping | WithheldReason::Unobserved => {
-                streak().last().map(|failure| failure.event.clone()).into_iter().collect()
+                let last = streak.and_then(|streak| streak.evidence.back());
+                last.map(|failure| failure.event.clone()).into_iter().collect()
             }
             WithheldReason::Maintenance | WithheldReason::Silence => {
                 let by = hindrance.by.as_deref().unwrap_or_default();
@@ -218,9 +191,7 @@ impl Engine {
                     }
                 }
             }
-            WithheldReason::Paused => {
-                self.pauses.active(self.target(at), now).map(|pause| pause.said.clone()).into_iter().collect()
-            }
+            WithheldReason::Paused => hindrance.evidence.iter().cloned().collect(),
             WithheldReason::BlastRadius => self.shown_by(hindrance.by.as_deref().unwrap_or_default()),
             WithheldReason::Budget | WithheldReason::Escalated => {
                 let escalated = state.escalated.as_ref().map(|known| known.2.clone());

@@ -12,7 +12,7 @@ use rebound_schemas::plan::{Plan, StopAbove};
 use rebound_schemas::{Event, EventId, IncidentId, ServiceId, SiteId};
 
 use super::Engine;
-use super::withheld::Hindrance;
+use crate::hindrance::{Hindrance, place};
 use crate::threshold::MAX_EVIDENCE;
 
 /// What stops as a whole.
@@ -54,7 +54,7 @@ impl Zone {
     }
 
     fn name(&self) -> String {
-        self.site.as_ref().map_or_else(|| "everything".to_owned(), |site| format!("site {site}"))
+        place(self.site.as_ref())
     }
 
     /// `6 of the 8 services at site one are down at once, and stop_above = 50 % allows 4: …`
@@ -75,7 +75,7 @@ impl Zone {
 
 impl Engine {
     pub(super) fn is_down(&self, at: u32) -> bool {
-        self.states[at as usize].outage.as_ref().is_some_and(|outage| outage.resolved.is_none())
+        self.states[at as usize].open_outage().is_some()
     }
 
     /// Counts a service that went down or came back. What a stopped zone held back is decided anew when so little is
@@ -120,8 +120,8 @@ impl Engine {
     /// The events that show that a zone of this name stopped.
     pub(super) fn shown_by(&self, name: &str) -> Vec<EventRef> {
         let zone = self.zones.iter().filter(|zone| zone.name() == name);
-        let down = zone.flat_map(|zone| zone.services.iter()).filter(|service| self.is_down(**service));
-        let opened = down.filter_map(|service| Some(self.states[*service as usize].outage.as_ref()?.opened.clone()));
+        let services = zone.flat_map(|zone| zone.services.iter());
+        let opened = services.filter_map(|service| Some(self.states[*service as usize].open_outage()?.opened.clone()));
         opened.take(MAX_EVIDENCE).collect()
     }
 
@@ -131,16 +131,15 @@ impl Engine {
         let zones = self.watched(at).zones.iter().map(|zone| &self.zones[*zone as usize]);
         let Some(zone) = zones.into_iter().find(|zone| zone.is_stopped()) else { return };
         let known = zone.told.as_ref().is_some_and(|(_, incident, service)| {
-            let outage = self.states[*service as usize].outage.as_ref();
-            outage.is_some_and(|outage| outage.incident == *incident && outage.resolved.is_none())
+            let open = self.states[*service as usize].open_outage();
+            open.is_some_and(|outage| outage.incident == *incident)
         });
         let state = &self.states[at as usize];
         let Some(outage) = state.outage.as_ref().filter(|_| !known) else { return };
         let incident = outage.incident.clone();
-        let last = state.recovery.as_ref().filter(|recovery| recovery.incident == incident);
-        let (recovery, attempts) = last.map_or((None, 0), |last| (Some(last.id.clone()), last.attempt));
-        let down = zone.services.iter().filter(|service| self.is_down(**service));
-        let open = down.filter_map(|service| Some(self.states[*service as usize].outage.as_ref()?.incident.clone()));
+        let (recovery, attempts) = state.tried(&incident);
+        let states = zone.services.iter().map(|service| &self.states[*service as usize]);
+        let open = states.filter_map(|state| Some(state.open_outage()?.incident.clone()));
         let stopped = Stopped {
             site: zone.site.clone(),
             down: zone.down,

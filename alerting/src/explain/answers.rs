@@ -9,6 +9,7 @@ use rebound_schemas::{Event, EventData, RecoveryId};
 use super::choose::Story;
 use super::words::{self, clock, count, line, span};
 use super::{Answer, Subject};
+use crate::delta;
 
 /// Title and answers.
 pub(super) fn answers(
@@ -121,8 +122,7 @@ impl Told<'_> {
             rule += &format!(" seen from {} sites", policy.sites);
         }
         if !policy.hold.is_zero() {
-            let hold = TimeDelta::from_std(policy.hold).unwrap_or(TimeDelta::MAX);
-            rule += &format!(", for {}", span(hold));
+            rule += &format!(", for {}", span(delta(policy.hold)));
         }
         Some(rule)
     }
@@ -283,7 +283,7 @@ impl Told<'_> {
             text += &format!("; the back-off after {after} was over at {}", clock(due, at));
         }
         if let Some(policy) = self.policy {
-            let period = TimeDelta::from_std(policy.intensity_period).unwrap_or(TimeDelta::MAX);
+            let period = delta(policy.intensity_period);
             text += &format!("; policy {} allows {} within {}", policy.id, policy.intensity, span(period));
         }
         Some(answer("why it was triggered", text, &[event]))

@@ -149,13 +149,13 @@ pub(super) fn story<'a>(subject: &Subject, events: &'a [Event]) -> Option<Story<
         Subject::Incident(id) => {
             name.incident.as_ref() == Some(id)
                 || name.recovery.as_ref().is_some_and(|recovery| recoveries.contains(recovery))
-                || tells(&event.data, |told| told == id)
+                || tells(&event.data, id)
         }
         Subject::Alert(id) => {
             let same = name.incident.is_some() && name.incident.as_ref() == incident;
             name.alert.as_ref() == Some(id)
                 || (same && event.kind().topic() == Topic::Alerts)
-                || incident.is_some_and(|incident| tells(&event.data, |told| told == incident))
+                || incident.is_some_and(|incident| tells(&event.data, incident))
         }
         Subject::Recovery(id) => {
             let same = name.incident.is_some() && name.incident.as_ref() == incident;
@@ -260,15 +260,15 @@ pub(super) fn story<'a>(subject: &Subject, events: &'a [Event]) -> Option<Story<
     Some(Story { of_service, service, decided, observed, watched, others, decided_under, missing, at_hand })
 }
 
-/// Whether a message tells of such an incident.
-fn tells(data: &EventData, is: impl Fn(&IncidentId) -> bool) -> bool {
+/// Whether a message tells of an incident.
+fn tells(data: &EventData, incident: &IncidentId) -> bool {
     let members = match data {
         EventData::NotificationPlanned(data) => &data.members,
         EventData::NotificationSent(data) => &data.members,
         EventData::NotificationFailed(data) => &data.members,
         _ => return false,
     };
-    members.iter().any(|told| is(&told.incident))
+    members.iter().any(|told| told.incident == *incident)
 }
 
 /// A service's incidents that were open at a time.

@@ -1,6 +1,6 @@
 //! A service at a time: what it was, and why something or nothing happened.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use rebound_schemas::event::{EventRef, TriggerMode};
 use rebound_schemas::plan::Plan;
 use rebound_schemas::{Event, EventData, ServiceId, Topic};
@@ -8,6 +8,7 @@ use rebound_schemas::{Event, EventData, ServiceId, Topic};
 use super::Answer;
 use super::choose::Story;
 use super::words::{self, clock, count, line, span};
+use crate::delta;
 use crate::engine::{Engine, ServiceStatus};
 use crate::threshold::Health;
 
@@ -50,8 +51,8 @@ pub(super) fn answers(
         let failures = count(policy.failures as usize, "failure");
         let text = match status.health {
             Health::Unobserved => {
-                let silent = TimeDelta::from_std(policy.silent_after).unwrap_or(TimeDelta::MAX);
-                format!("{seen}; after {} of silence it is neither up nor down", span(silent))
+                let silent = span(delta(policy.silent_after));
+                format!("{seen}; after {silent} of silence it is neither up nor down")
             }
             Health::Ok => format!("it answers; {seen}"),
             Health::Degraded => format!("it answers badly, which counts neither way; {seen}"),
@@ -66,8 +67,8 @@ pub(super) fn answers(
                 )
             }
             Health::Hard if status.incident.is_none() => {
-                let hold = TimeDelta::from_std(policy.hold).unwrap_or(TimeDelta::MAX);
-                format!("failed{since}{reason}; an incident opens once that has lasted {}", span(hold))
+                let hold = span(delta(policy.hold));
+                format!("failed{since}{reason}; an incident opens once that has lasted {hold}")
             }
             Health::Hard => format!("failed{since}{reason}"),
         };

@@ -8,6 +8,7 @@ use rebound_schemas::{Event, EventData};
 use serde_json::Value;
 
 use super::choose::payload;
+use crate::condition::percent;
 
 /// `10:02:31`, with the day before it where that is another than `beside`'s. UTC.
 #[must_use]
@@ -103,10 +104,6 @@ fn levels(data: &ServiceLevelMeasured) -> String {
     words.extend(data.error_rate.map(|rate| format!("error rate {} %", percent(rate))));
     words.extend(data.availability.map(|share| format!("availability {} %", percent(share))));
     words.join(", ")
-}
-
-fn percent(share: f64) -> f64 {
-    (share * 10_000.0).round() / 100.0
 }
 
 fn told(members: &[Told]) -> String {

@@ -1,12 +1,13 @@
 //! Which move, what must hold before it, and what became of it: rows of the tables.
 
+use rebound_schemas::StepId;
 use rebound_schemas::event::{
     Asked, FailoverFinished, RecoveryDeclined, RecoveryFinished, RecoveryPaused, RecoveryRequested, RecoveryTriggered,
     StepFinished, TriggerMode,
 };
-use rebound_schemas::{Source, StepId};
 
 use super::*;
+use crate::testing;
 
 /// Two services at a, of which web needs db; one at b. Moves from a to b and to c, and back from b.
 fn plan() -> Plan {
@@ -103,14 +104,7 @@ fn services_start_in_the_plans_order() {
 }
 
 fn event(id: &str, data: impl Into<EventData>) -> Event {
-    Event {
-        id: EventId::new(id).unwrap(),
-        source: Source::new("t").unwrap(),
-        subject: ServiceId::new("db").unwrap(),
-        occurred_at: DateTime::from_timestamp(5, 0).unwrap(),
-        plan: None,
-        data: data.into(),
-    }
+    testing::event("t", id, "db", DateTime::from_timestamp(5, 0).unwrap(), data)
 }
 
 #[test]

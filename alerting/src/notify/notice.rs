@@ -102,21 +102,25 @@ impl Notice {
         self.members.iter().map(|member| member.told.clone()).collect()
     }
 
-    /// What a receiver that keeps an alert of its own is told: [`Self::singly`], without what would open an alert
-    /// again that is over. All of a late retry may be that; then the receiver's alerts are as they should be.
+    /// What a receiver that keeps an alert of its own is told: a notice a transition, all under this one's key, without
+    /// what would open an alert again that is over. All of a late retry may be that; then the receiver's alerts are as
+    /// they should be.
     #[must_use]
     pub fn current(&self) -> Vec<Self> {
-        let mut all = self.singly();
-        all.retain(|one| {
-            one.first().told.transition == Transition::Resolved || !self.over.contains(&one.first().told.alert)
-        });
-        all
-    }
-
-    /// A notice a transition. They share this one's key.
-    #[must_use]
-    pub fn singly(&self) -> Vec<Self> {
-        self.members.iter().map(|member| Self { members: vec![member.clone()], ..self.clone() }).collect()
+        // Without the members, of which a group may have hundreds.
+        let Self { dedup_key, channel, route, plan, round, over, members } = self;
+        let single = |member: &Member| Self {
+            dedup_key: dedup_key.clone(),
+            channel: channel.clone(),
+            route: route.clone(),
+            plan: plan.clone(),
+            round: *round,
+            over: over.clone(),
+            members: vec![member.clone()],
+        };
+        let tells =
+            |member: &&Member| member.told.transition == Transition::Resolved || !over.contains(&member.told.alert);
+        members.iter().filter(tells).map(single).collect()
     }
 
     /// What a template sees of it.

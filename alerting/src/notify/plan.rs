@@ -8,7 +8,7 @@ use rebound_schemas::plan::ChannelKind;
 use rebound_schemas::{AlertId, ChannelId, Event, EventId, IncidentId, ServiceId, Source};
 
 use super::{Alert, Notifier, Progress, Way, digest_key};
-use crate::SOURCE;
+use crate::{SOURCE, delta};
 
 /// Changes that one message tells at most: what would not fit into an event is told in several.
 const MOST_MEMBERS: usize = 500;
@@ -51,10 +51,6 @@ struct Candidate<'a> {
     members: Vec<Told>,
 }
 
-fn delta(duration: std::time::Duration) -> TimeDelta {
-    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
-}
-
 impl Notifier {
     /// Every message whose time has come. `quiet` says of which services nothing is repeated and nobody further is
     /// called, because something suppresses them; `mine` of which services this instance tells.
@@ -69,17 +65,18 @@ impl Notifier {
         mine: &dyn Fn(&ServiceId) -> bool,
     ) -> Planned {
         let mut planned = Planned::default();
+        let untold = Progress::default();
         let mut groups: BTreeMap<(&str, &ChannelId), Waiting<'_>> = BTreeMap::new();
         let mut candidates: Vec<Candidate<'_>> = Vec::new();
         for (id, alert) in self.alerts.iter().filter(|(_, alert)| mine(&alert.service)) {
             let quiet = quiet(&alert.service);
             for (channel, way) in alert.audience() {
-                let progress = alert.told.get(channel).cloned().unwrap_or_default();
-                let repeat = self.repeat(id, alert, way, now, &mut planned);
+                let progress = alert.told.get(channel).unwrap_or(&untold);
+                let repeat = self.repeat(alert, way, now, &mut planned);
                 if !progress.under_way.is_empty() {
                     continue;
                 }
-                let mut changes = self.changes(id, alert, way, channel, &progress);
+                let mut changes = self.changes(id, alert, way, channel, progress);
                 if let Some((at, number)) = repeat.filter(|(_, number)| {
                     !quiet && alert.resolved_at.is_none() && progress.raised && progress.repeat < *number
                 }) {
@@ -261,7 +258,6 @@ impl Notifier {
     /// Repeats that were missed are not made up for.
     fn repeat(
         &self,
-        _: &AlertId,
         alert: &Alert,
         way: Option<&Way>,
         now: DateTime<Utc>,

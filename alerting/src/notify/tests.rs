@@ -4,11 +4,12 @@ use rebound_schemas::event::{
     AlertRaised, AlertResolved, AlertSuppressed, IncidentAcknowledged, RecoveryEscalated, SuppressionCause,
 };
 
-use rebound_schemas::{EventId, Source};
+use rebound_schemas::EventId;
 
 use super::recent::{REMEMBERED, Recent};
 use super::*;
 use crate::SOURCE;
+use crate::testing;
 
 const PLAN: &str = r#"
 [[channel]]
@@ -29,14 +30,7 @@ fn at(second: i64) -> DateTime<Utc> {
 
 fn event(second: i64, data: impl Into<EventData>) -> Event {
     let data = data.into();
-    Event {
-        id: EventId::derive(data.kind().as_str(), &second.to_string()),
-        source: Source::new(SOURCE).unwrap(),
-        subject: ServiceId::new("db").unwrap(),
-        occurred_at: at(second),
-        plan: None,
-        data,
-    }
+    testing::event(SOURCE, EventId::derive(data.kind().as_str(), &second.to_string()).as_str(), "db", at(second), data)
 }
 
 fn ids() -> (AlertId, IncidentId, PolicyId) {
@@ -72,7 +66,7 @@ fn resolved(second: i64) -> Event {
 }
 
 fn notifier() -> Notifier {
-    Notifier::new(Arc::new(Plan::parse(PLAN, "plan.toml").unwrap()))
+    Notifier::new(testing::plan(PLAN))
 }
 
 /// What is planned and due.

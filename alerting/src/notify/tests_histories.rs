@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use rebound_schemas::event::{AlertRaised, AlertResolved, IncidentAcknowledged};
-use rebound_schemas::{EventId, Source};
 
 use super::*;
 use crate::SOURCE;
+use crate::testing;
 
 const PLAN: &str = r#"
 [[channel]]
@@ -50,14 +50,7 @@ fn at(second: i64) -> DateTime<Utc> {
 }
 
 fn event(id: &str, service: &str, second: i64, data: impl Into<EventData>) -> Event {
-    Event {
-        id: EventId::new(id).unwrap(),
-        source: Source::new(SOURCE).unwrap(),
-        subject: ServiceId::new(service).unwrap(),
-        occurred_at: at(second),
-        plan: None,
-        data: data.into(),
-    }
+    testing::event(SOURCE, id, service, at(second), data)
 }
 
 #[derive(Debug, Clone)]
@@ -212,7 +205,7 @@ proptest! {
     /// Each transition is told at least once, and at most once to a receiver that drops repeats by the key.
     #[test]
     fn each_transition_is_told_exactly_once(acts in acts()) {
-        thread_local!(static PARSED: Arc<Plan> = Arc::new(Plan::parse(PLAN, "plan.toml").unwrap()));
+        thread_local!(static PARSED: Arc<Plan> = testing::plan(PLAN));
         let mut world = World::new(PARSED.with(Arc::clone));
         acts.iter().for_each(|act| world.act(act));
         world.drain();
@@ -248,7 +241,7 @@ proptest! {
 
 #[test]
 fn a_group_waits_and_then_tells_all_that_changed() {
-    let mut world = World::new(Arc::new(Plan::parse(PLAN, "plan.toml").unwrap()));
+    let mut world = World::new(testing::plan(PLAN));
     world.act(&Act::Fail(0));
     world.second += 3;
     world.act(&Act::Fail(1));
@@ -268,7 +261,7 @@ fn a_group_waits_and_then_tells_all_that_changed() {
 #[test]
 fn nobody_taking_an_incident_calls_the_next_and_an_acknowledgement_stops_that() {
     for acknowledged in [false, true] {
-        let mut world = World::new(Arc::new(Plan::parse(PLAN, "plan.toml").unwrap()));
+        let mut world = World::new(testing::plan(PLAN));
         world.act(&Act::Fail(0));
         world.second += 5;
         world.act(&Act::Deliver { taken: true, acknowledged: true });
@@ -289,7 +282,7 @@ fn nobody_taking_an_incident_calls_the_next_and_an_acknowledgement_stops_that() 
 
 #[test]
 fn a_message_that_was_given_up_can_be_retried_under_its_key() {
-    let mut world = World::new(Arc::new(Plan::parse(PLAN, "plan.toml").unwrap()));
+    let mut world = World::new(testing::plan(PLAN));
     world.act(&Act::Fail(3));
     world.plan();
     let due = world.notifier.due();
@@ -324,7 +317,7 @@ fn a_message_that_was_given_up_can_be_retried_under_its_key() {
 /// may plan a group with a service that is already another's, who plans it too: both tell it, under one key of its own.
 #[test]
 fn two_instances_that_change_places_tell_a_change_under_one_key() {
-    let plan = Arc::new(Plan::parse(PLAN, "plan.toml").unwrap());
+    let plan = testing::plan(PLAN);
     let mut world = World::new(plan.clone());
     world.act(&Act::Fail(0));
     world.act(&Act::Fail(1));

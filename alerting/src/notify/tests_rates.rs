@@ -1,10 +1,10 @@
 //! Channels that take so many messages: what waits, what is told together, and that nothing is lost.
 
 use rebound_schemas::event::{AlertRaised, AlertResolved};
-use rebound_schemas::{EventId, Source};
 
 use super::*;
 use crate::SOURCE;
+use crate::testing;
 
 fn at(second: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_000_000 + second, 0).unwrap()
@@ -22,7 +22,7 @@ impl World {
         for n in 0..services {
             text += &format!("[[service]]\nid = \"s{n}\"\n");
         }
-        let plan = Arc::new(Plan::parse(&text, "plan.toml").unwrap_or_else(|errors| panic!("{errors}")));
+        let plan = testing::plan(&text);
         Self { notifier: Notifier::new(plan.clone()), plan, log: Vec::new() }
     }
 
@@ -32,9 +32,8 @@ impl World {
     }
 
     fn event(&mut self, n: u32, second: i64, data: impl Into<EventData>) {
-        let (source, subject) = (Source::new(SOURCE).unwrap(), ServiceId::new(&format!("s{n}")).unwrap());
-        let id = EventId::new(&format!("e{}", self.log.len())).unwrap();
-        self.append(Event { id, source, subject, occurred_at: at(second), plan: None, data: data.into() });
+        let id = format!("e{}", self.log.len());
+        self.append(testing::event(SOURCE, &id, &format!("s{n}"), at(second), data));
     }
 
     fn raise(&mut self, n: u32, second: i64, severity: Severity) {

@@ -8,10 +8,11 @@ use rebound_schemas::event::{
     AlertRaised, AlertResolved, AlertSuppressed, IncidentAcknowledged, IncidentCorrected, RecoveryEscalated,
     RecoveryFinished, RecoveryOutcome, RecoveryStarted, RecoveryTriggered, SuppressionCause, TriggerMode,
 };
-use rebound_schemas::{EventId, ProcedureId, RecoveryId, Source};
+use rebound_schemas::{ProcedureId, RecoveryId};
 
 use super::*;
 use crate::SOURCE;
+use crate::testing;
 
 const PLAN: &str = r#"
 [[site]]
@@ -97,14 +98,7 @@ impl World {
 
     fn event(&mut self, service: &str, second: i64, data: impl Into<EventData>) {
         self.number += 1;
-        self.notifier.fold(&Event {
-            id: EventId::new(&format!("e{}", self.number)).unwrap(),
-            source: Source::new(SOURCE).unwrap(),
-            subject: ServiceId::new(service).unwrap(),
-            occurred_at: at(second),
-            plan: None,
-            data: data.into(),
-        });
+        self.notifier.fold(&testing::event(SOURCE, &format!("e{}", self.number), service, at(second), data));
     }
 
     fn raise(&mut self, service: &str, second: i64, condition: Option<&str>) {

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use rebound_schemas::event::{RecoveryPaused, RecoveryResumed};
 
 use super::*;
+use crate::testing;
 
 fn at(second: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
@@ -31,14 +32,7 @@ fn word(second: i64, of: &str, paused: Option<Option<i64>>) -> Event {
         Some(until) => RecoveryPaused { site, service, tier, procedure, until: until.map(at), by, reason }.into(),
         None => RecoveryResumed { site, service, tier, procedure, by, reason }.into(),
     };
-    Event {
-        id: EventId::new(&format!("{second}-{of}-{paused:?}")).unwrap(),
-        source: Source::new("test").unwrap(),
-        subject: ServiceId::new("automation").unwrap(),
-        occurred_at: at(second),
-        plan: None,
-        data,
-    }
+    testing::event("test", &format!("{second}-{of}-{paused:?}"), "automation", at(second), data)
 }
 
 /// Whether a service of a site and `tier-1`, brought back by `restart`, is held back.

@@ -1,14 +1,11 @@
-//! Every row of `decide`'s table, and a small world of instances that crash, take over and read things again.
+//! Every row of `decide`'s table.
 
-use proptest::prelude::*;
-use rebound_schemas::event::{
-    IncidentOpened, IncidentResolved, RecoveryApproved, RecoveryCancelled, RecoveryPaused, RecoveryRejected,
-    RecoveryResumed, TriggerMode,
-};
-use rebound_schemas::plan::StopAbove;
-use rebound_schemas::{EventId, Source};
+use rebound_schemas::event::{IncidentOpened, IncidentResolved, RecoveryApproved, RecoveryPaused, TriggerMode};
+use rebound_schemas::plan::{Reach, StopAbove};
+use rebound_schemas::{PlanVersion, SiteId, TierId};
 
 use super::*;
+use crate::testing;
 
 /// web needs api, api needs db; cache stands alone. All but cache are at one site.
 pub(super) struct Map {
@@ -72,14 +69,7 @@ fn incident(name: &str) -> IncidentId {
 }
 
 pub(super) fn event(name: &str, id: String, second: i64, data: impl Into<EventData>) -> Event {
-    Event {
-        id: EventId::new(&id).unwrap(),
-        source: Source::new("test").unwrap(),
-        subject: service(name),
-        occurred_at: at(second),
-        plan: None,
-        data: data.into(),
-    }
+    testing::event("test", &id, name, at(second), data)
 }
 
 pub(super) fn trigger(name: &str, attempt: u32, second: i64, mode: TriggerMode, not_before: Option<i64>) -> Event {
@@ -111,9 +101,9 @@ pub(super) fn started(name: &str, attempt: u32, second: i64) -> Event {
     event(name, format!("s-{name}-{attempt}"), second, RecoveryStarted { recovery, incident, procedure, runner })
 }
 
-fn approved(name: &str, second: i64) -> Event {
-    let data = RecoveryApproved { recovery: recovery(name, 1), by: "ann".into(), step: None, comment: None };
-    event(name, format!("a-{name}"), second, data)
+pub(super) fn approved(name: &str, attempt: u32, second: i64) -> Event {
+    let data = RecoveryApproved { recovery: recovery(name, attempt), by: "ann".into(), step: None, comment: None };
+    event(name, format!("a-{name}-{attempt}-{second}"), second, data)
 }
 
 pub(super) fn resolved(name: &str, second: i64) -> Event {
@@ -121,72 +111,11 @@ pub(super) fn resolved(name: &str, second: i64) -> Event {
     event(name, format!("r-{name}"), second, data)
 }
 
-fn rejected(name: &str, second: i64) -> Event {
-    let data = RecoveryRejected { recovery: recovery(name, 1), by: "ann".into(), reason: "not now".into() };
-    event(name, format!("x-{name}"), second, data)
-}
-
-fn cancelled(name: &str, second: i64) -> Event {
-    let data =
-        RecoveryCancelled { recovery: recovery(name, 1), by: "bob".into(), reason: "by hand".into(), now: false };
-    event(name, format!("c-{name}"), second, data)
-}
-
 pub(super) fn paused(site: Option<&str>, second: i64, until: Option<i64>) -> Event {
     let site = site.map(|site| SiteId::new(site).unwrap());
     let (by, reason) = ("ann".into(), "a network change".into());
     let data = RecoveryPaused { site, service: None, tier: None, procedure: None, until: until.map(at), by, reason };
     event("automation", format!("p-{second}"), second, data)
-}
-
-pub(super) fn resumed(second: i64) -> Event {
-    let (site, service, tier, procedure) = Default::default();
-    let data = RecoveryResumed { site, service, tier, procedure, by: "ann".into(), reason: "done".into() };
-    event("automation", format!("q-{second}"), second, data)
-}
-
-#[test]
-fn what_a_person_refused_never_runs() {
-    let waits = trigger("db", 1, 0, TriggerMode::Approve, None);
-    for (events, expect) in [
-        (vec![waits.clone(), rejected("db", 1)], "cancelled rec-db-1"),
-        (vec![rejected("db", 1), waits.clone()], "cancelled rec-db-1"),
-        (vec![waits.clone(), rejected("db", 1), approved("db", 2)], "cancelled rec-db-1"),
-        (vec![auto("db", 0), cancelled("db", 1)], "cancelled rec-db-1"),
-    ] {
-        let commands = queue(&events).decide(&map(), at(3), |_| true);
-        assert_eq!(told(&commands), [expect]);
-    }
-    let mut running = queue(&[auto("db", 0), started("db", 1, 1), cancelled("db", 2)]);
-    running.begin(&recovery("db", 1));
-    assert!(running.decide(&map(), at(3), |_| true).is_empty(), "what has begun goes on");
-}
-
-#[test]
-fn a_refusal_is_told_in_the_persons_words() {
-    let commands = queue(&[auto("db", 0), cancelled("db", 2), rejected("db", 1)]).decide(&map(), at(3), |_| true);
-    let [Command::Finish { finished }] = commands.as_slice() else { panic!("{commands:?}") };
-    let EventData::RecoveryFinished(data) = &finished.data else { panic!() };
-    assert_eq!(data.reason.as_deref(), Some("ann rejected it: not now"), "the first of two");
-}
-
-#[test]
-fn a_pause_holds_triggers_and_loses_none() {
-    let fixed = [auto("db", 0), auto("cache", 1), paused(None, 2, None)];
-    assert!(queue(&fixed).decide(&map(), at(3), |_| true).is_empty());
-    let site = [auto("db", 0), auto("cache", 1), paused(Some("one"), 2, None)];
-    assert_eq!(told(&queue(&site).decide(&map(), at(3), |_| true)), ["start rec-cache-1"]);
-    let timed = [auto("db", 0), paused(None, 2, Some(60))];
-    assert!(queue(&timed).decide(&map(), at(59), |_| true).is_empty());
-    assert_eq!(told(&queue(&timed).decide(&map(), at(60), |_| true)), ["start rec-db-1"]);
-}
-
-#[test]
-fn after_a_pause_what_then_is_so_decides() {
-    let events = [auto("db", 0), auto("cache", 1), paused(None, 2, None), resolved("db", 3)];
-    assert_eq!(told(&queue(&events).decide(&map(), at(4), |_| true)), ["cancelled rec-db-1"], "paused or not");
-    let events = [auto("db", 0), auto("cache", 1), paused(None, 2, None), resolved("db", 3), resumed(4)];
-    assert_eq!(told(&queue(&events).decide(&map(), at(5), |_| true)), ["cancelled rec-db-1", "start rec-cache-1"]);
 }
 
 fn opened(name: &str, second: i64) -> Event {
@@ -237,31 +166,11 @@ fn what_was_triggered_does_not_begin_while_the_site_is_what_failed() {
     let fewer = [opened("db", 0), opened("api", 0), auto("db", 1), resolved("api", 2), opened("api", 0)];
     assert_eq!(told(&queue(&fewer).decide(&site, at(3), |_| true)), ["start rec-db-1"], "also when told again");
     let person =
-        [opened("db", 0), opened("api", 0), trigger("db", 1, 1, TriggerMode::Approve, None), approved("db", 2)];
+        [opened("db", 0), opened("api", 0), trigger("db", 1, 1, TriggerMode::Approve, None), approved("db", 1, 2)];
     assert_eq!(told(&queue(&person).decide(&site, at(3), |_| true)), ["start rec-db-1"], "a person decided");
     let all = limited(None, None, Some(StopAbove::Services(2)));
     let three = [opened("db", 0), opened("api", 0), opened("cache", 0), auto("cache", 1)];
     assert!(queue(&three).decide(&all, at(2), |_| true).is_empty());
-}
-
-#[test]
-fn a_pause_of_days_makes_no_trigger_old() {
-    let day = 24 * 3600;
-    let events = [auto("db", 0), paused(None, 3600, None)];
-    for second in [day - 1, day + 1, 30 * day] {
-        assert!(queue(&events).decide(&map(), at(second), |_| true).is_empty(), "held at {second}");
-    }
-    let resumed = [auto("db", 0), paused(None, 3600, None), resumed(30 * day)];
-    for (second, expect) in [(30 * day, "start rec-db-1"), (31 * day + 1, "cancelled rec-db-1")] {
-        assert_eq!(told(&queue(&resumed).decide(&map(), at(second), |_| true)), [expect], "at {second}");
-    }
-    // One that ends by itself is no different; nor is the order in which it is folded.
-    let timed = [paused(None, 3600, Some(3 * day)), auto("db", 0)];
-    assert!(queue(&timed).decide(&map(), at(3 * day - 1), |_| true).is_empty());
-    assert_eq!(told(&queue(&timed).decide(&map(), at(3 * day), |_| true)), ["start rec-db-1"]);
-    // A pause of another scope keeps nothing young.
-    let other = [auto("db", 0), paused(Some("two"), 3600, None)];
-    assert_eq!(told(&queue(&other).decide(&map(), at(day + 1), |_| true)), ["cancelled rec-db-1"]);
 }
 
 pub(super) fn queue(events: &[Event]) -> Queue {
@@ -336,8 +245,8 @@ fn approval_time_and_age_are_respected() {
     let approve = |mode| trigger("db", 1, 0, mode, None);
     check(&queue(&[approve(TriggerMode::Approve)]), 1, &[]);
     check(&queue(&[approve(TriggerMode::Off)]), 1, &[]);
-    check(&queue(&[approve(TriggerMode::Approve), approved("db", 1)]), 1, &["start rec-db-1"]);
-    check(&queue(&[approved("db", 1), approve(TriggerMode::Approve)]), 1, &["start rec-db-1"]);
+    check(&queue(&[approve(TriggerMode::Approve), approved("db", 1, 1)]), 1, &["start rec-db-1"]);
+    check(&queue(&[approved("db", 1, 1), approve(TriggerMode::Approve)]), 1, &["start rec-db-1"]);
     let later = queue(&[trigger("db", 1, 0, TriggerMode::Auto, Some(30))]);
     check(&later, 29, &[]);
     check(&later, 30, &["start rec-db-1"]);
@@ -365,7 +274,7 @@ fn what_keeps_a_recovery_waiting_is_said_when_it_changes() {
     };
     let mut one = queue(&[trigger("db", 1, 0, TriggerMode::Approve, Some(30))]);
     assert_eq!(say(&mut one, &map(), 1), ["rec-db-1 approval"]);
-    one.evolve(&approved("db", 2));
+    one.evolve(&approved("db", 1, 2));
     assert_eq!(say(&mut one, &map(), 3), ["rec-db-1 back_off until 30"]);
     one.evolve(&paused(Some("one"), 4, Some(60)));
     assert_eq!(say(&mut one, &map(), 31), ["rec-db-1 paused by ann until 60"]);
@@ -485,199 +394,4 @@ fn what_was_forgotten_does_not_come_back_to_life() {
     assert!(one.entries.is_empty());
     one.evolve(&auto("db", 0));
     check(&one, 2 * day + 1, &["cancelled rec-db-1"]);
-}
-
-#[derive(Debug, Clone)]
-enum Op {
-    Trigger(usize),
-    Resolve(usize),
-    /// Decide and act on every command; crash after so many journal records, if that many are made.
-    Work(Option<usize>),
-    /// The oldest running recovery ends; its end is journalled, or not, as the runner died.
-    End(bool),
-    /// The owner dies, another takes over.
-    Crash,
-    /// Another takes over while the old owner still believes that it owns, and acts on what it decides.
-    Pause,
-    /// The bus delivers a stretch of the log again.
-    Redeliver(usize, usize),
-}
-
-const NAMES: [&str; 4] = ["db", "api", "web", "cache"];
-
-/// One partition's log, its owner, and what was executed.
-#[derive(Debug)]
-struct World {
-    log: Vec<Event>,
-    owner: Queue,
-    executed: BTreeMap<RecoveryId, u32>,
-    attempts: [u32; 4],
-    clock: i64,
-}
-
-impl World {
-    fn append(&mut self, event: Event) {
-        self.owner.evolve(&event);
-        self.log.push(event);
-    }
-
-    fn take_over(&mut self) {
-        self.owner = queue(&self.log);
-    }
-
-    /// Acts on what the owner decides; false if it crashed on the way.
-    fn work(&mut self, mut records: usize) -> bool {
-        let mut crash = || {
-            records = records.saturating_sub(1);
-            records == 0
-        };
-        for command in self.owner.decide(&map(), at(self.clock), |_| true) {
-            match command {
-                Command::Start { triggered } => {
-                    let EventData::RecoveryTriggered(data) = &triggered.data else { panic!() };
-                    let id = data.recovery.clone();
-                    self.owner.begin(&id);
-                    self.append(started(triggered.subject.as_str(), data.attempt, self.clock));
-                    if crash() {
-                        return false;
-                    }
-                    *self.executed.entry(id).or_default() += 1;
-                }
-                Command::Expire { events } => {
-                    events.into_iter().for_each(|event| self.append(event));
-                    if crash() {
-                        return false;
-                    }
-                }
-                Command::Finish { finished } => {
-                    self.append(*finished);
-                    if crash() {
-                        return false;
-                    }
-                }
-            }
-        }
-        true
-    }
-
-    fn end(&mut self, journalled: bool) {
-        let Some(id) = self.owner.running().next().cloned() else { return };
-        if journalled {
-            let entry = &self.owner.entries[&id];
-            let outcome = RecoveryOutcome::Succeeded;
-            let Command::Finish { finished } = self.owner.finish(&id, entry, outcome, "", &map(), at(self.clock))
-            else {
-                panic!()
-            };
-            self.append(*finished);
-        }
-        self.owner.end(&id, journalled);
-    }
-
-    fn step(&mut self, op: &Op) {
-        self.clock += 1;
-        match op {
-            Op::Trigger(which) => {
-                self.attempts[*which] += 1;
-                let event = trigger(NAMES[*which], self.attempts[*which], self.clock, TriggerMode::Auto, None);
-                self.append(event);
-            }
-            Op::Resolve(which) => self.append(resolved(NAMES[*which], self.clock)),
-            Op::Work(crash_after) => {
-                if !self.work(crash_after.map_or(usize::MAX, |n| n + 1)) {
-                    self.take_over();
-                }
-            }
-            Op::End(journalled) => self.end(*journalled),
-            Op::Crash => self.take_over(),
-            Op::Pause => {
-                // What the old owner decides from now on is refused by the journal, so it executes nothing; what it
-                // decided may not change what the new owner sees.
-                let mut old = self.owner.clone();
-                self.take_over();
-                for command in old.decide(&map(), at(self.clock), |_| true) {
-                    if let Command::Start { triggered } = command
-                        && let EventData::RecoveryTriggered(data) = &triggered.data
-                    {
-                        old.begin(&data.recovery);
-                        old.end(&data.recovery, false);
-                    }
-                }
-                // It rejoins later and reads what happened meanwhile: it becomes the owner again.
-                self.log.iter().for_each(|event| old.evolve(event));
-                let running: Vec<_> = old.running().cloned().collect();
-                running.iter().for_each(|id| old.end(id, false));
-                self.owner = old;
-            }
-            Op::Redeliver(from, count) => {
-                let from = from % self.log.len().max(1);
-                let stretch: Vec<Event> = self.log.iter().skip(from).take(*count).cloned().collect();
-                stretch.iter().for_each(|event| self.owner.evolve(event));
-            }
-        }
-    }
-
-    fn ends(&self, id: &RecoveryId) -> Vec<RecoveryOutcome> {
-        let outcome = |event: &Event| match &event.data {
-            EventData::RecoveryFinished(data) if data.recovery == *id => Some(data.outcome),
-            _ => None,
-        };
-        self.log.iter().filter_map(outcome).collect()
-    }
-}
-
-fn any_op() -> impl Strategy<Value = Op> {
-    prop_oneof![
-        4 => (0..4usize).prop_map(Op::Trigger),
-        1 => (0..4usize).prop_map(Op::Resolve),
-        6 => proptest::option::of(0..3usize).prop_map(Op::Work),
-        4 => any::<bool>().prop_map(Op::End),
-        1 => Just(Op::Crash),
-        1 => Just(Op::Pause),
-        2 => (any::<usize>(), 0..20usize).prop_map(|(from, count)| Op::Redeliver(from, count)),
-    ]
-}
-
-proptest! {
-    #[test]
-    fn every_recovery_runs_at_most_once_and_ends_exactly_once(ops in proptest::collection::vec(any_op(), 0..80)) {
-        let mut world = World {
-            log: vec![], owner: queue(&[]), executed: BTreeMap::new(), attempts: [0; 4], clock: 0,
-        };
-        for op in &ops {
-            world.step(op);
-            prop_assert!(world.executed.values().all(|n| *n <= 1), "{:?} after {op:?}", world.executed);
-        }
-        // Left alone, everything comes to an end: nothing is forgotten, and nothing ends twice.
-        for _ in 0..1000 {
-            world.step(&Op::Work(None));
-            world.step(&Op::End(true));
-        }
-        prop_assert_eq!(world.owner.pending(), 0);
-        for (name, attempts) in NAMES.iter().zip(world.attempts) {
-            for attempt in 1..=attempts {
-                let id = recovery(name, attempt);
-                let ends = world.ends(&id);
-                prop_assert_eq!(ends.len(), 1, "{} ended as {:?}", id, ends);
-                let ran = world.executed.get(&id).copied().unwrap_or_default();
-                prop_assert!(ran <= 1 && (ends[0] != RecoveryOutcome::Succeeded || ran == 1));
-                prop_assert!(ends[0] != RecoveryOutcome::Cancelled || ran == 0);
-            }
-        }
-    }
-
-    #[test]
-    fn a_queue_rebuilt_from_the_log_decides_the_same(ops in proptest::collection::vec(any_op(), 0..60)) {
-        let mut world = World {
-            log: vec![], owner: queue(&[]), executed: BTreeMap::new(), attempts: [0; 4], clock: 0,
-        };
-        ops.iter().for_each(|op| world.step(op));
-        // Only what is running here is known to this instance alone.
-        while world.owner.running().next().is_some() {
-            world.end(true);
-        }
-        let rebuilt = queue(&world.log);
-        let decide = |queue: &Queue| told(&queue.decide(&map(), at(world.clock), |_| true));
-        prop_assert_eq!(decide(&rebuilt), decide(&world.owner));
-    }
 }

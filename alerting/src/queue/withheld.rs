@@ -4,12 +4,10 @@ use chrono::{DateTime, Utc};
 use rebound_schemas::event::{EventRef, RecoveryTriggered, RecoveryWithheld, Restraint, TriggerMode, WithheldReason};
 use rebound_schemas::{Event, RecoveryId, ServiceId};
 
-use super::radius::Full;
-use super::{Entry, Load, Phase, Queue, Topology};
+use super::load::{Full, Load};
+use super::{Entry, Phase, Queue, Topology};
+use crate::hindrance::{Hindrance, MAX_CHANGES};
 use crate::runner::{SOURCE, recovery_event};
-
-/// Changes that are said of one recovery, at most.
-pub(super) const MAX_CHANGES: u32 = 16;
 
 /// What was said last of a recovery.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,22 +15,6 @@ pub(super) struct Said {
     change: u32,
     reason: WithheldReason,
     by: Option<String>,
-}
-
-/// What is in the way.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Hindrance {
-    reason: WithheldReason,
-    by: Option<String>,
-    until: Option<DateTime<Utc>>,
-    detail: Option<String>,
-    evidence: Option<EventRef>,
-}
-
-impl From<WithheldReason> for Hindrance {
-    fn from(reason: WithheldReason) -> Self {
-        Self { reason, by: None, until: None, detail: None, evidence: None }
-    }
 }
 
 impl Queue {
@@ -65,13 +47,7 @@ impl Queue {
             return Some(Hindrance { until: Some(due), ..WithheldReason::BackOff.into() });
         }
         if let Some(pause) = self.pauses.active(entry.target(plan), now).filter(|_| !free(Restraint::Pause)) {
-            return Some(Hindrance {
-                by: Some(pause.by.clone()),
-                until: pause.until,
-                detail: Some(pause.reason.clone()),
-                evidence: Some(pause.said.clone()),
-                ..WithheldReason::Paused.into()
-            });
+            return Some(pause.into());
         }
         if let Some(older) = ahead.older {
             return Some(Hindrance { by: Some(older.to_string()), ..WithheldReason::OtherRecovery.into() });

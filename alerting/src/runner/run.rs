@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
@@ -29,54 +30,6 @@ use crate::procedure::{self, Next, RunState};
 /// Events on their way to the steps that wait for them. A step that lags behind loses the oldest, which are
 /// observations at worst: approvals are kept besides, and answers are rare.
 const WAITED_FOR: usize = 1024;
-
-/// Executes a task from its claim to its journalled end.
-pub(super) async fn run(
-    task: &Task,
-    runner: &str,
-    journal: &mut dyn Journal,
-    observations: &mut dyn Observations,
-    settings: &Settings,
-    stop: &Stop,
-) -> Result<RecoveryOutcome, RunnerError> {
-    let (events, _) = broadcast::channel(WAITED_FOR);
-    let (began, called_off) = (Instant::now(), CalledOff::default());
-    let mut run = Run {
-        task,
-        journal,
-        observations,
-        open: true,
-        settings,
-        stop,
-        began,
-        events,
-        called_off,
-        moved: false,
-        cut: None,
-    };
-    if task.trigger.mode == TriggerMode::DryRun {
-        return run.dry(runner).await;
-    }
-    let script = match &task.steps {
-        Ok(script) => script.clone(),
-        Err(reason) => {
-            let class = Some(ErrorClass::Configuration);
-            return run.finish(RecoveryOutcome::Failed, class, Some(reason.clone()), false).await;
-        }
-    };
-    let RecoveryTriggered { recovery, incident, procedure, .. } = task.trigger.clone();
-    let started = RecoveryStarted { recovery: recovery.clone(), incident, procedure, runner: runner.to_owned() };
-    let mut events = vec![task.event("started", now(), started.into())];
-    if let Some(moved) = task.moves.as_ref().filter(|moved| !moved.back) {
-        let (failover, recovery) = (recovery.to_string(), Some(recovery));
-        let (from_site, to_site) = (moved.from.clone(), moved.to.clone());
-        let data = FailoverStarted { failover, from_site, to_site, recovery };
-        events.push(task.event("failover-started", now(), data.into()));
-    }
-    run.moved = task.moves.is_some();
-    run.record(events).await?;
-    run.steps(RunState::new(script)).await
-}
 
 pub(super) struct Run<'a> {
     pub(super) task: &'a Task,
@@ -116,6 +69,62 @@ enum Turn {
 }
 
 impl<'a> Run<'a> {
+    pub(super) fn new(
+        task: &'a Task,
+        journal: &'a mut dyn Journal,
+        observations: &'a mut dyn Observations,
+        settings: &'a Settings,
+        stop: &'a Stop,
+    ) -> Self {
+        let (events, _) = broadcast::channel(WAITED_FOR);
+        Self {
+            task,
+            journal,
+            observations,
+            open: true,
+            settings,
+            stop,
+            began: Instant::now(),
+            events,
+            called_off: CalledOff::default(),
+            moved: false,
+            cut: None,
+        }
+    }
+
+    /// Everything, from the claim to the journalled end.
+    pub(super) async fn recover(&mut self, runner: &str) -> Result<RecoveryOutcome, RunnerError> {
+        let task = self.task;
+        if task.trigger.mode == TriggerMode::DryRun {
+            return self.dry(runner).await;
+        }
+        let script = match &task.steps {
+            Ok(script) => script.clone(),
+            Err(reason) => {
+                let class = Some(ErrorClass::Configuration);
+                return self.finish(RecoveryOutcome::Failed, class, Some(reason.clone()), false).await;
+            }
+        };
+        let mut events = vec![self.started(runner)];
+        if let Some(moved) = task.moves.as_ref().filter(|moved| !moved.back) {
+            let recovery = task.trigger.recovery.clone();
+            let (failover, recovery) = (recovery.to_string(), Some(recovery));
+            let (from_site, to_site) = (moved.from.clone(), moved.to.clone());
+            let data = FailoverStarted { failover, from_site, to_site, recovery };
+            events.push(task.event("failover-started", now(), data.into()));
+        }
+        self.moved = task.moves.is_some();
+        self.record(events).await?;
+        self.steps(RunState::new(script)).await
+    }
+
+    /// The `recovery.started`.
+    pub(super) fn started(&self, runner: &str) -> Event {
+        let RecoveryTriggered { recovery, incident, procedure, .. } = self.task.trigger.clone();
+        let data = RecoveryStarted { recovery, incident, procedure, runner: runner.to_owned() };
+        self.task.event("started", now(), data.into())
+    }
+
     async fn steps(&mut self, mut state: RunState) -> Result<RecoveryOutcome, RunnerError> {
         let mut running: FuturesUnordered<BoxFuture<'a, Turn>> = FuturesUnordered::new();
         loop {
@@ -155,12 +164,7 @@ impl<'a> Run<'a> {
                     }));
                 }
                 Next::Settle { index, attempt, outcome, reason } => {
-                    let mut result = ActionResult { outcome, ..ActionResult::succeeded() };
-                    match reason {
-                        Ok(passed_over) => result.output = Some(passed_over),
-                        Err(error) => result.error = Some(error),
-                    }
-                    self.ended(&mut state, index, attempt, result, Duration::ZERO).await?;
+                    self.settled(&mut state, index, attempt, outcome, reason).await?;
                 }
                 // What waited for its next attempt when Rebound was stopped is held and will not begin.
                 Next::Wait if idle => {
@@ -268,20 +272,12 @@ impl<'a> Run<'a> {
     ) -> Result<BoxFuture<'a, Turn>, RunnerError> {
         let ready = &state.steps()[index];
         let (step, timeout) = (ready.step.id.clone(), ready.step.timeout);
-        let RecoveryTriggered { recovery, incident, .. } = self.task.trigger.clone();
         let at = now();
-        let started = StepStarted {
-            recovery: recovery.clone(),
-            incident: incident.clone(),
-            step: step.clone(),
-            index: place(index),
-            attempt,
-            action: procedure::describe(&action),
-        };
-        let started = self.task.event(&format!("step-{index}-{attempt}-started"), at, started.into());
+        let started = self.step_started(state, index, attempt, &action, at);
         state.evolve(&started.data);
         let mut events = vec![started];
         if let Action::Ask { worker, args } = &action {
+            let RecoveryTriggered { recovery, incident, .. } = self.task.trigger.clone();
             let (worker, args, answer_until) = (worker.clone(), args.clone(), at + timeout);
             let data = StepRequested { recovery, incident, step: step.clone(), attempt, worker, args, answer_until };
             events.push(self.task.event(&format!("step-{index}-{attempt}-requested"), at, data.into()));
@@ -300,7 +296,37 @@ impl<'a> Run<'a> {
         }))
     }
 
-    pub(super) async fn ended(
+    /// The `step.started` of an attempt.
+    pub(super) fn step_started(
+        &self,
+        state: &RunState,
+        index: usize,
+        attempt: u32,
+        action: &Action,
+        at: DateTime<Utc>,
+    ) -> Event {
+        let RecoveryTriggered { recovery, incident, .. } = self.task.trigger.clone();
+        let (step, action) = (state.steps()[index].step.id.clone(), procedure::describe(action));
+        let data = StepStarted { recovery, incident, step, index: place(index), attempt, action };
+        self.task.event(&format!("step-{index}-{attempt}-started"), at, data.into())
+    }
+
+    /// The `step.finished` of an attempt.
+    pub(super) fn step_finished(
+        &self,
+        state: &RunState,
+        index: usize,
+        attempt: u32,
+        result: ActionResult,
+        took: Duration,
+    ) -> StepFinished {
+        let RecoveryTriggered { recovery, incident, .. } = self.task.trigger.clone();
+        let ActionResult { outcome, code, output, error } = result;
+        let (step, index, duration_ms) = (state.steps()[index].step.id.clone(), place(index), millis(took));
+        StepFinished { recovery, incident, step, index, attempt, outcome, duration_ms, code, output, error }
+    }
+
+    async fn ended(
         &mut self,
         state: &mut RunState,
         index: usize,
@@ -308,22 +334,27 @@ impl<'a> Run<'a> {
         result: ActionResult,
         took: Duration,
     ) -> Result<(), RunnerError> {
-        let ActionResult { outcome, code, output, error } = result;
-        let data = StepFinished {
-            recovery: self.task.trigger.recovery.clone(),
-            incident: self.task.trigger.incident.clone(),
-            step: state.steps()[index].step.id.clone(),
-            index: place(index),
-            attempt,
-            outcome,
-            duration_ms: millis(took),
-            code,
-            output,
-            error,
-        };
+        let data = self.step_finished(state, index, attempt, result, took);
         let event = self.task.event(&format!("step-{index}-{attempt}-finished"), now(), data.into());
         state.evolve(&event.data);
         self.record(vec![event]).await
+    }
+
+    /// Records how a step ended that is not executed.
+    pub(super) async fn settled(
+        &mut self,
+        state: &mut RunState,
+        index: usize,
+        attempt: u32,
+        outcome: StepOutcome,
+        reason: Result<String, String>,
+    ) -> Result<(), RunnerError> {
+        let mut result = ActionResult { outcome, ..ActionResult::succeeded() };
+        match reason {
+            Ok(passed_over) => result.output = Some(passed_over),
+            Err(error) => result.error = Some(error),
+        }
+        self.ended(state, index, attempt, result, Duration::ZERO).await
     }
 
     async fn interrupted(&mut self, when: &str) -> Result<RecoveryOutcome, RunnerError> {
@@ -419,6 +450,6 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-pub(super) fn place(index: usize) -> u32 {
+fn place(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
 }

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use rebound_schemas::event::{Outcome, ProbeCompleted, RecoveryApproved, RecoveryTriggered, TriggerMode};
+use rebound_schemas::event::{Outcome, RecoveryApproved, RecoveryTriggered, TriggerMode};
 use rebound_schemas::plan::Check;
-use rebound_schemas::{EventData, EventId, IncidentId, ProbeId, ProcedureId, RecoveryId, ServiceId, Source, StepId};
+use rebound_schemas::{EventData, IncidentId, ProcedureId, RecoveryId, ServiceId, StepId};
 
 use super::*;
+use crate::testing;
 
 /// A copy of the example in a folder of its own; its processes end when the folder goes.
 struct Example {
@@ -67,14 +68,7 @@ impl Example {
 }
 
 fn event(service: &str, id: &str, data: EventData) -> Event {
-    Event {
-        id: EventId::new(id).unwrap(),
-        source: Source::new("test").unwrap(),
-        subject: ServiceId::new(service).unwrap(),
-        occurred_at: now(),
-        plan: None,
-        data,
-    }
+    testing::event("test", id, service, now(), data)
 }
 
 fn triggered(service: &str, procedure: &str) -> Event {
@@ -134,20 +128,8 @@ impl Observations for Looking<'_> {
             }
             _ => true,
         });
-        let probe: ProbeId = probes[self.next % probes.len()].id.clone();
         let outcome = if healthy { Outcome::Healthy } else { Outcome::Failed };
-        let (latency_us, site, error_class, reason, http_status, certificate_expires_at) =
-            (1, None, None, None, None, None);
-        let data = ProbeCompleted {
-            probe,
-            outcome,
-            latency_us,
-            site,
-            error_class,
-            reason,
-            http_status,
-            certificate_expires_at,
-        };
+        let data = testing::seen(probes[self.next % probes.len()].id.as_str(), outcome);
         Some(Arc::new(event(self.service.as_str(), &id, data.into())))
     }
 }

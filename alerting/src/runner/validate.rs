@@ -21,7 +21,8 @@ const DETAIL_BYTES: usize = 500;
 
 impl Run<'_> {
     /// Waits until the service's probes agree that it is back, or time is up, and then looks at everything else that
-    /// the plan asks for; `None` if Rebound was stopped, or a person called the recovery off. What the probes deny is not looked at any closer.
+    /// the plan asks for; `None` if Rebound was stopped, or a person called the recovery off. What the probes deny is
+    /// not looked at any closer.
     pub(super) async fn verify(&mut self) -> Result<Option<Event>, RunnerError> {
         let task = self.task;
         let began = now();

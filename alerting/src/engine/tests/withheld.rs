@@ -3,7 +3,7 @@
 use rebound_schemas::event::{MaintenanceScheduled, RecoveryWithheld, WithheldReason as Why};
 
 use super::*;
-use crate::engine::withheld::MAX_CHANGES;
+use crate::hindrance::MAX_CHANGES;
 
 /// Everything that was said to be withheld, oldest first.
 fn withheld(world: &World) -> Vec<RecoveryWithheld> {

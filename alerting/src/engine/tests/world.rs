@@ -8,9 +8,10 @@ use rebound_schemas::event::{
     RecoveryStarted, SilenceCreated,
 };
 use rebound_schemas::plan::Plan;
-use rebound_schemas::{Event, EventData, EventId, Kind, ProbeId, ServiceId, SiteId, Source, Topic};
+use rebound_schemas::{Event, EventData, Kind, ServiceId, SiteId, Topic};
 
 use crate::engine::{Engine, ServiceStatus};
+use crate::testing;
 
 /// `api` needs `db`; `lone` is watched from three places and fails by two of them; `window` by 3 of 5.
 const PLAN: &str = r#"
@@ -95,7 +96,7 @@ command = ["/bin/true"]
 
 pub(super) fn plan() -> Arc<Plan> {
     static PARSED: OnceLock<Arc<Plan>> = OnceLock::new();
-    PARSED.get_or_init(|| Arc::new(Plan::parse(PLAN, "plan.toml").unwrap_or_else(|faults| panic!("{faults}")))).clone()
+    PARSED.get_or_init(|| testing::plan(PLAN)).clone()
 }
 
 /// The same with limits that are met often: one service may be down at once, and one failed attempt of three demotes.
@@ -104,7 +105,7 @@ pub(super) fn guarded_plan() -> Arc<Plan> {
     let parse = || {
         let text = PLAN.replace("id = \"restart\"\n[[", "id = \"restart\"\ndemote_below = 0.7\ndemote_over = 3\n[[");
         let text = format!("{text}[limits]\nstop_above = 1\n");
-        Arc::new(Plan::parse(&text, "plan.toml").unwrap_or_else(|faults| panic!("{faults}")))
+        testing::plan(&text)
     };
     PARSED.get_or_init(parse).clone()
 }
@@ -118,26 +119,15 @@ pub(super) fn service(text: &str) -> ServiceId {
 }
 
 pub(super) fn outside(subject: &str, second: i64, id: &str, data: impl Into<EventData>) -> Event {
-    Event {
-        id: EventId::new(id).unwrap(),
-        source: Source::new("outside").unwrap(),
-        subject: service(subject),
-        occurred_at: at(second),
-        plan: None,
-        data: data.into(),
-    }
+    testing::event("outside", id, subject, at(second), data)
 }
 
 pub(super) fn probe_from(subject: &str, probe: &str, site: Option<&str>, second: i64, outcome: Outcome) -> Event {
     let data = ProbeCompleted {
-        probe: ProbeId::new(probe).unwrap(),
-        outcome,
         latency_us: 1000,
         site: site.map(|site| SiteId::new(site).unwrap()),
-        error_class: None,
         reason: (outcome == Outcome::Failed).then(|| "connection refused".into()),
-        http_status: None,
-        certificate_expires_at: None,
+        ..testing::seen(probe, outcome)
     };
     outside(subject, second, &format!("{probe}@{second}"), data)
 }
