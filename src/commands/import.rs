@@ -27,7 +27,7 @@ use crate::config::Config;
 use way::Way;
 
 /// Events put on the bus at once.
-const BATCH: usize = 5_000;
+const BATCH: usize = 40_000;
 /// Rejected rows that are told of one by one; all of them stand in the file of rejects.
 const TOLD: usize = 5;
 /// Names told of in a note.
