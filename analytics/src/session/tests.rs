@@ -15,6 +15,7 @@ use super::*;
 use crate::fixture::{Log, acknowledged, at, excluded, opened, probe, recovery, resolved};
 use crate::mttr::mttr;
 use crate::stats;
+use crate::tables::TABLES;
 
 const SMALL: SqlLimits = SqlLimits { timeout: Duration::from_secs(30), memory: 64 << 20, max_rows: 1_000 };
 
