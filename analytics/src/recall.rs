@@ -29,7 +29,8 @@ pub enum Wanted {
 /// The columns that name what an event is about.
 const NAMES: [&str; 3] = ["incident", "alert", "recovery"];
 
-fn time(at: DateTime<Utc>) -> Expr {
+/// A time, as the log keeps it.
+pub(crate) fn time(at: DateTime<Utc>) -> Expr {
     Expr::Literal(ScalarValue::TimestampMicrosecond(Some(at.timestamp_micros()), Some("UTC".into())), None)
 }
 

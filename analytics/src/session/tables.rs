@@ -6,7 +6,6 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::{TableProvider, view::ViewTable};
-use datafusion::common::ScalarValue;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::error::DataFusionError;
@@ -16,7 +15,7 @@ use super::SqlError;
 use super::answer::Shared;
 use crate::follow::Repeats;
 use crate::tables::{TABLES, Table};
-use crate::{gather, projections};
+use crate::{gather, projections, recall};
 
 impl Shared {
     /// Every table: those named as they are, the others empty, with their columns for `information_schema`.
@@ -90,8 +89,7 @@ fn view(
         _ => col("kind").not_like(lit("log.%")),
     };
     if let Some(at) = known_at {
-        let at = ScalarValue::TimestampMicrosecond(Some(at.timestamp_micros()), Some("UTC".into()));
-        filter = filter.and(col("ingested_at").lt_eq(lit(at)));
+        filter = filter.and(col("ingested_at").lt_eq(recall::time(at)));
     }
     for ((topic, partition), offsets) in repeats {
         let offsets = offsets.iter().map(|offset| lit(*offset)).collect();
