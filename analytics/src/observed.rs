@@ -60,7 +60,7 @@ impl Breaks {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed(BTreeMap<ServiceId, Watch>);
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Watch {
     /// The first observation of all, in microseconds: the calendar begins no earlier.
     first: i64,
@@ -70,10 +70,9 @@ struct Watch {
 impl Observed {
     /// `first`: the first observations, where they may lie before what the breaks are of.
     pub(crate) fn of(breaks: Breaks, first: BTreeMap<ServiceId, i64>, plan: Option<&Plan>) -> Self {
-        let watch = |first: i64, spans| Watch { first, spans };
-        let mut watched: BTreeMap<_, _> =
-            first.into_iter().map(|(service, first)| (service, watch(first, Spans::default()))).collect();
-        let spans = breaks.0.into_iter().map(|(service, mut breaks)| {
+        let seen = |(service, first)| (service, Watch { first, spans: Spans::default() });
+        let mut watched: BTreeMap<ServiceId, Watch> = first.into_iter().map(seen).collect();
+        for (service, mut breaks) in breaks.0 {
             let silence = silence_of(plan, &service);
             breaks.sort_unstable();
             let begins = breaks.iter().filter_map(|(_, after)| *after);
@@ -81,12 +80,10 @@ impl Observed {
             ends.sort_unstable();
             // A pause that is no silence for this service is bridged by what is added to the stretch before it.
             let stretches = begins.zip(ends).map(|(begin, end)| (begin, end.saturating_add(silence)));
-            (service, Spans::of(stretches.collect::<Vec<_>>()))
-        });
-        for (service, spans) in spans {
+            let spans = Spans::of(stretches);
             let begin = spans.stretches().first().map_or(i64::MAX, |(begin, _)| *begin);
-            let first = watched.get(&service).map_or(begin, |known| known.first.min(begin));
-            watched.insert(service, watch(first, spans));
+            let watch = watched.entry(service).or_insert(Watch { first: begin, spans: Spans::default() });
+            *watch = Watch { first: watch.first.min(begin), spans };
         }
         Self(watched)
     }
@@ -142,7 +139,7 @@ pub struct Scope<'a> {
 }
 
 impl Uptime {
-    /// The uptime of these services, of which these are all incidents that count; `None` if none was observed.
+    /// The uptime of these services, of which these are all incidents; `None` if none was observed.
     #[must_use]
     pub fn of<'a>(
         services: impl IntoIterator<Item = &'a ServiceId>,
