@@ -204,11 +204,7 @@ mod tests {
     use rebound_schemas::incident::fold;
 
     use super::*;
-    use crate::fixture::{at, event, excluded, opened, resolved};
-
-    fn service(name: &str) -> ServiceId {
-        ServiceId::new(name).unwrap()
-    }
+    use crate::fixture::{at, event, excluded, opened, outage, resolved, service};
 
     /// Probes of one service, with the pauses that the query finds.
     fn observed(name: &str, stretches: &[(i64, i64)]) -> Observed {
@@ -234,26 +230,21 @@ mod tests {
             reason: "disk".into(),
         };
         let events = [
-            event("console", "m", "db", 0, window),
+            vec![event("console", "m", "db", 0, window)],
             // Within the window: excluded. The next two overlap: 5,000 to 5,600 is down once.
-            opened(1, "db", 1_200, 1_210),
-            resolved(1, "db", 1_900, 1_910),
-            opened(2, "db", 5_000, 5_010),
-            resolved(2, "db", 5_400, 5_410),
-            opened(3, "db", 5_200, 5_210),
-            resolved(3, "db", 5_600, 5_610),
+            outage(1, "db", 1_200, 1_900),
+            outage(2, "db", 5_000, 5_400),
+            outage(3, "db", 5_200, 5_600),
             // Begins in the dark, of which 100 s are seen.
-            opened(4, "db", 15_000, 15_010),
-            resolved(4, "db", 20_100, 20_110),
+            outage(4, "db", 15_000, 20_100),
             // Taken out, and one that is impossible.
-            opened(5, "db", 21_000, 21_010),
-            resolved(5, "db", 29_000, 29_010),
-            excluded(5, "db", 30_000),
-            opened(6, "db", 25_000, 25_010),
-            resolved(6, "db", 24_000, 25_020),
+            outage(5, "db", 21_000, 29_000),
+            vec![excluded(5, "db", 30_000)],
+            vec![opened(6, "db", 25_000, 25_010), resolved(6, "db", 24_000, 25_020)],
             // Open: down until the end of the calendar.
-            opened(7, "db", 29_000, 29_010),
-        ];
+            vec![opened(7, "db", 29_000, 29_010)],
+        ]
+        .concat();
         let record = fold(&events);
         let incidents: Vec<_> = record.incidents().collect();
         let incidents: Vec<_> = incidents.iter().collect();

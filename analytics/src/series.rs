@@ -174,10 +174,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn near(found: f64, expected: f64) {
-        assert!((found - expected).abs() < 1e-9, "{found} is not {expected}");
-    }
+    use crate::fixture::near;
 
     fn indexed(values: &[f64]) -> Vec<(f64, f64)> {
         values.iter().enumerate().map(|(x, y)| (x as f64, *y)).collect()

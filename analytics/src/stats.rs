@@ -289,10 +289,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fixture;
 
     fn near(found: Option<f64>, expected: f64) {
-        let found = found.expect("a figure");
-        assert!((found - expected).abs() < 1e-9, "{found} is not {expected}");
+        fixture::near(found.expect("a figure"), expected);
     }
 
     #[test]

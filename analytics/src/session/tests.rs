@@ -43,6 +43,11 @@ async fn ask(session: &Session, sql: &str) -> Vec<String> {
     rows
 }
 
+/// The first row of a batch of doubles.
+pub(super) fn doubles(batch: &RecordBatch) -> Vec<Option<f64>> {
+    batch.columns().iter().map(|column| column.as_primitive::<Float64Type>().iter().next().flatten()).collect()
+}
+
 async fn refuse(session: &Session, sql: &str) -> String {
     match session.query(sql, at(1_000)).await {
         Ok(answer) => panic!("{:.80} was answered with {} rows", sql, answer.rows()),
@@ -181,9 +186,7 @@ async fn sql_equals_the_rust_definitions_on_generated_histories() {
         for (service, figures) in [(None, &report.overall), (Some("api"), &report.services["api"])] {
             let sql = service.map_or(sql.to_owned(), |service| format!("{sql} WHERE service = '{service}'"));
             let answer = session.query(&sql, now).await.unwrap();
-            let found: Vec<Option<f64>> = (answer.batches[0].columns().iter())
-                .map(|column| column.as_primitive::<Float64Type>().iter().next().flatten())
-                .collect();
+            let found = doubles(&answer.batches[0]);
             let recover = figures.recover;
             let measured = |get: fn(&stats::Summary) -> f64| recover.as_ref().map(get);
             let rto = figures.rto;
