@@ -11,7 +11,7 @@
 
 use serde::Serialize;
 
-use crate::series::ties;
+use crate::series::{ranks, ties};
 use crate::stats::{Summary, Z_95, normal_two_sided, sorted};
 use crate::survival::{KaplanMeier, Observation, log_rank};
 
@@ -43,14 +43,13 @@ pub fn mann_whitney(first: &[f64], second: &[f64]) -> Option<MannWhitney> {
     }
     let mut u = 0.0;
     for value in &first {
-        let below = second.partition_point(|other| other < value);
-        let equal = second.partition_point(|other| other <= value) - below;
-        u += below as f64 + equal as f64 / 2.0;
+        let equal = ranks(&second, *value);
+        u += equal.start as f64 + equal.len() as f64 / 2.0;
     }
     let pairs = n as f64 * m as f64;
     let larger = u.max(pairs - u);
-    let variance = variance(&first, &second);
-    let tied = ties(&sorted(&[first, second].concat())).any(|equal| equal > 1.0);
+    let pooled = sorted(&[first, second].concat());
+    let tied = ties(&pooled).any(|equal| equal > 1.0);
     if !tied && n.min(m) <= EXACT_UP_TO && n + m <= EXACT_WITH_UP_TO {
         let ways = ways(n.min(m), n.max(m));
         let all: f64 = ways.iter().map(|w| *w as f64).sum();
@@ -59,19 +58,20 @@ pub fn mann_whitney(first: &[f64], second: &[f64]) -> Option<MannWhitney> {
     }
     // The tail is one-sided before it is doubled: what the correction takes below the middle is no evidence.
     let distance = larger - pairs / 2.0 - 0.5;
+    let variance = variance(n, m, &pooled);
     let p = if variance > 0.0 && distance > 0.0 { normal_two_sided(distance / variance.sqrt()) } else { 1.0 };
     Some(MannWhitney { u, p, exact: false })
 }
 
-/// Variance of U if both samples are of one distribution, ties accounted for.
-fn variance(first: &[f64], second: &[f64]) -> f64 {
-    let pooled = sorted(&[first, second].concat());
+/// Variance of U if both samples are of one distribution, ties accounted for: of their sizes, and all their values in
+/// ascending order.
+fn variance(n: usize, m: usize, pooled: &[f64]) -> f64 {
     let all = pooled.len() as f64;
     if all < 2.0 {
         return 0.0;
     }
-    let of_ties: f64 = ties(&pooled).map(|t| t * t * t - t).sum();
-    first.len() as f64 * second.len() as f64 / 12.0 * ((all + 1.0) - of_ties / (all * (all - 1.0)))
+    let of_ties: f64 = ties(pooled).map(|t| t * t * t - t).sum();
+    n as f64 * m as f64 / 12.0 * ((all + 1.0) - of_ties / (all * (all - 1.0)))
 }
 
 /// In how many ways U comes out as 0, 1, … for samples of these sizes: coefficients of the Gaussian binomial,
@@ -112,7 +112,9 @@ pub fn shift(first: &[f64], second: &[f64]) -> Option<Shift> {
         return None;
     }
     let difference = |k| kth_difference(&first, &second, k);
-    let rank = (pairs as f64 / 2.0 - Z_95 * variance(&first, &second).sqrt()).floor().max(1.0) as usize;
+    let pooled = sorted(&[first.as_slice(), &second].concat());
+    let rank =
+        (pairs as f64 / 2.0 - Z_95 * variance(first.len(), second.len(), &pooled).sqrt()).floor().max(1.0) as usize;
     let middle = f64::midpoint(difference((pairs - 1) / 2), difference(pairs / 2));
     Some(Shift { shift: middle, low: difference(rank - 1), high: difference(pairs - rank) })
 }

@@ -16,11 +16,20 @@ pub(crate) fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_767_225_600 + seconds, 0).unwrap()
 }
 
+pub(crate) fn service(name: &str) -> ServiceId {
+    ServiceId::new(name).unwrap()
+}
+
+/// That a figure is the published one, to nine digits behind the point.
+pub(crate) fn near(found: f64, expected: f64) {
+    assert!((found - expected).abs() < 1e-9, "{found} is not {expected}");
+}
+
 pub(crate) fn event(source: &str, id: &str, service: &str, seconds: i64, data: impl Into<EventData>) -> Event {
     Event {
         id: EventId::new(id).unwrap(),
         source: Source::new(source).unwrap(),
-        subject: ServiceId::new(service).unwrap(),
+        subject: self::service(service),
         occurred_at: at(seconds),
         plan: None,
         data: data.into(),
@@ -60,6 +69,11 @@ pub(crate) fn resolved(n: u32, service: &str, t3: i64, t4: i64) -> Event {
     let incident = IncidentId::new(&format!("inc-{n}")).unwrap();
     let data = IncidentResolved { incident, recovered_at: at(t3), recovery: None };
     event("rebound/alerting", &format!("inc-{n}:resolved"), service, t4, data)
+}
+
+/// An incident from t0 to t3, each known ten seconds later.
+pub(crate) fn outage(n: u32, service: &str, t0: i64, t3: i64) -> Vec<Event> {
+    vec![opened(n, service, t0, t0 + 10), resolved(n, service, t3, t3 + 10)]
 }
 
 pub(crate) fn excluded(n: u32, service: &str, seconds: i64) -> Event {

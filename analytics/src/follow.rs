@@ -11,9 +11,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, TimestampMicrosecondType};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::TimestampMicrosecondType;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -24,6 +23,7 @@ use rebound_schemas::incident::Record;
 use rebound_schemas::table::RowReader;
 use rebound_schemas::{Event, ServiceId};
 
+use crate::gather::{self, strings};
 use crate::projections::Latest;
 use crate::session::SqlError;
 
@@ -260,8 +260,7 @@ impl Follower {
                     Ok(Some(event)) => record.evolve(&event),
                     Ok(None) => {}
                     Err(error) => {
-                        let (topic, partition, offset) = (row.topic, row.partition, row.offset);
-                        tracing::warn!(topic, partition, offset, %error, "a row of the log is no event of this build");
+                        gather::unreadable(&row, &error);
                         self.unreadable += 1;
                     }
                 }
@@ -297,30 +296,11 @@ impl Follower {
             });
             let batches = frame.map_err(SqlError::Execution)?.collect().await.map_err(SqlError::Execution)?;
             for batch in &batches {
-                self.observe(batch)?;
+                gather::each_latest(&mut self.latest, batch)?;
             }
         }
         self.observed = taken;
         Ok(&self.latest)
-    }
-
-    fn observe(&mut self, batch: &RecordBatch) -> Result<(), SqlError> {
-        let (services, outcomes) = (strings(batch, 0)?, strings(batch, 2)?);
-        let times = batch.column(1).as_primitive::<TimestampMicrosecondType>();
-        for row in 0..batch.num_rows() {
-            let service = ServiceId::new(services.as_string::<i32>().value(row)).ok();
-            let (Some(service), Some(observed_at)) = (service, DateTime::from_timestamp_micros(times.value(row)))
-            else {
-                continue;
-            };
-            let outcome = outcomes.as_string::<i32>().value(row).to_owned();
-            match self.latest.get_mut(&service) {
-                Some(held) if held.observed_at > observed_at => {}
-                Some(held) => *held = Latest { observed_at, outcome },
-                None => drop(self.latest.insert(service, Latest { observed_at, outcome })),
-            }
-        }
-        Ok(())
     }
 
     /// Rows that repeat an event that stands elsewhere in the log. Rebound's own probes are not compared: the bus
@@ -341,7 +321,6 @@ impl Follower {
     fn compare(&mut self, batch: &RecordBatch) -> Result<(), SqlError> {
         use arrow::datatypes::{Int32Type, Int64Type};
         let (sources, ids, topics) = (strings(batch, 0)?, strings(batch, 1)?, strings(batch, 3)?);
-        let (sources, ids, topics) = (sources.as_string::<i32>(), ids.as_string::<i32>(), topics.as_string::<i32>());
         let times = batch.column(2).as_primitive::<TimestampMicrosecondType>();
         let partitions = batch.column(4).as_primitive::<Int32Type>();
         let offsets = batch.column(5).as_primitive::<Int64Type>();
@@ -364,9 +343,4 @@ impl Follower {
         }
         Ok(())
     }
-}
-
-/// A column as plain strings, whatever the reader made of it.
-fn strings(batch: &RecordBatch, column: usize) -> Result<Arc<dyn Array>, SqlError> {
-    cast(batch.column(column), &DataType::Utf8).map_err(|error| SqlError::Execution(error.into()))
 }

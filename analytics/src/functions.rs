@@ -247,19 +247,16 @@ impl Debug for Rows {
 
 /// An argument as numbers: a time as days, a yes as 1.
 fn numbers(array: &ArrayRef) -> Result<Float64Array> {
-    let days = |micros_a_day: f64, array: &ArrayRef| -> Result<Float64Array> {
-        let whole = cast(&cast(array, &DataType::Int64)?, &DataType::Float64)?;
-        Ok(whole.as_primitive::<Float64Type>().unary(|value| value / micros_a_day))
+    let doubles = |array: &ArrayRef| -> Result<Float64Array> {
+        Ok(cast(array, &DataType::Float64)?.as_primitive::<Float64Type>().clone())
     };
     match array.data_type() {
         DataType::Timestamp(_, zone) => {
-            let micros = DataType::Timestamp(TimeUnit::Microsecond, zone.clone());
-            days(86_400e6, &cast(array, &micros)?)
+            let micros = cast(array, &DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))?;
+            Ok(doubles(&cast(&micros, &DataType::Int64)?)?.unary(|micros| micros / 86_400e6))
         }
-        DataType::Date32 => {
-            Ok(cast(&cast(array, &DataType::Int32)?, &DataType::Float64)?.as_primitive::<Float64Type>().clone())
-        }
-        _ => Ok(cast(array, &DataType::Float64)?.as_primitive::<Float64Type>().clone()),
+        DataType::Date32 => doubles(&cast(array, &DataType::Int32)?),
+        _ => doubles(array),
     }
 }
 

@@ -2,16 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use chrono::{DateTime, Utc};
-use rebound_schemas::table::RowReader;
+use rebound_schemas::codec::DecodeError;
+use rebound_schemas::table::{Row, RowReader};
 use rebound_schemas::{Event, Kind, ServiceId};
 
 use crate::observed::Breaks;
 use crate::projections::Latest;
 use crate::session::SqlError;
+
+/// A column as plain strings, whatever the reader made of it.
+pub(crate) fn strings(batch: &RecordBatch, column: usize) -> Result<StringArray, SqlError> {
+    let plain = cast(batch.column(column), &DataType::Utf8).map_err(|error| SqlError::Execution(error.into()))?;
+    Ok(plain.as_string::<i32>().clone())
+}
 
 fn known(known_at: Option<DateTime<Utc>>) -> String {
     known_at.map_or_else(String::new, |at| format!(" AND ingested_at <= '{}'::timestamptz", at.format("%+")))
@@ -23,16 +30,19 @@ pub(crate) fn events_of(kinds: &[Kind], known_at: Option<DateTime<Utc>>) -> Stri
     format!("SELECT * FROM events WHERE kind IN ({}){}", kinds.join(", "), known(known_at))
 }
 
+/// Tells of a row that this build can't read.
+pub(crate) fn unreadable(row: &Row<'_>, error: &DecodeError) {
+    let (topic, partition, offset) = (row.topic, row.partition, row.offset);
+    tracing::warn!(topic, partition, offset, %error, "a row of the log is no event of this build");
+}
+
 /// Hands on each row's event. One that this build can't read says so in the log and is passed over, as in the fold.
 pub(crate) fn each_event(batch: &RecordBatch, mut take: impl FnMut(&Event)) -> Result<(), SqlError> {
     for row in RowReader::new(batch).map_err(SqlError::Rows)?.iter() {
         match row.event() {
             Ok(Some(event)) => take(&event),
             Ok(None) => {}
-            Err(error) => {
-                let (topic, partition, offset) = (row.topic, row.partition, row.offset);
-                tracing::warn!(topic, partition, offset, %error, "a row of the log is no event of this build");
-            }
+            Err(error) => unreadable(&row, &error),
         }
     }
     Ok(())
@@ -63,8 +73,7 @@ pub(crate) fn first(known_at: Option<DateTime<Utc>>) -> String {
 
 /// Takes in a batch of [`first`].
 pub(crate) fn each_first(into: &mut BTreeMap<ServiceId, i64>, batch: &RecordBatch) -> Result<(), SqlError> {
-    let services = cast(batch.column(0), &DataType::Utf8).map_err(|error| SqlError::Execution(error.into()))?;
-    let services = services.as_string::<i32>();
+    let services = strings(batch, 0)?;
     let times = batch.column(1).as_primitive::<TimestampMicrosecondType>();
     for row in (0..batch.num_rows()).filter(|row| times.is_valid(*row)) {
         if let Ok(service) = ServiceId::new(services.value(row)) {
@@ -76,8 +85,7 @@ pub(crate) fn each_first(into: &mut BTreeMap<ServiceId, i64>, batch: &RecordBatc
 
 /// Takes in a batch of [`breaks`].
 pub(crate) fn each_break(into: &mut Breaks, batch: &RecordBatch) -> Result<(), SqlError> {
-    let services = cast(batch.column(0), &DataType::Utf8).map_err(|error| SqlError::Execution(error.into()))?;
-    let services = services.as_string::<i32>();
+    let services = strings(batch, 0)?;
     let times = |column: usize| batch.column(column).as_primitive::<TimestampMicrosecondType>();
     let (before, after) = (times(1), times(2));
     for row in 0..batch.num_rows() {
@@ -98,16 +106,16 @@ pub(crate) fn latest(known_at: DateTime<Utc>) -> String {
     )
 }
 
-/// Takes in a batch of [`latest`].
+/// Takes in a batch of [`latest`] or of one with its columns; what is known to be newer stays.
 pub(crate) fn each_latest(into: &mut BTreeMap<ServiceId, Latest>, batch: &RecordBatch) -> Result<(), SqlError> {
-    let text =
-        |column: usize| cast(batch.column(column), &DataType::Utf8).map_err(|error| SqlError::Execution(error.into()));
-    let (services, outcomes) = (text(0)?, text(2)?);
-    let (services, outcomes) = (services.as_string::<i32>(), outcomes.as_string::<i32>());
+    let (services, outcomes) = (strings(batch, 0)?, strings(batch, 2)?);
     let times = batch.column(1).as_primitive::<TimestampMicrosecondType>();
     for row in 0..batch.num_rows() {
         let service = ServiceId::new(services.value(row)).ok();
-        if let (Some(service), Some(observed_at)) = (service, DateTime::from_timestamp_micros(times.value(row))) {
+        let (Some(service), Some(observed_at)) = (service, DateTime::from_timestamp_micros(times.value(row))) else {
+            continue;
+        };
+        if into.get(&service).is_none_or(|held| held.observed_at <= observed_at) {
             into.insert(service, Latest { observed_at, outcome: outcomes.value(row).to_owned() });
         }
     }

@@ -109,17 +109,17 @@ impl Mttr {
         rto: impl Fn(&ServiceId) -> Option<Duration>,
         now: DateTime<Utc>,
     ) -> Self {
-        Self::seeded(incidents, rto, now, SEED)
+        Self::with_curve(incidents, rto, now, SEED).0
     }
 
-    /// The same with a seed of one's own for the intervals.
+    /// The same with a seed of one's own for the intervals, and the curve that the median is of.
     #[must_use]
-    pub fn seeded<'a>(
+    pub(crate) fn with_curve<'a>(
         incidents: impl IntoIterator<Item = &'a Incident>,
         rto: impl Fn(&ServiceId) -> Option<Duration>,
         now: DateTime<Utc>,
         seed: u64,
-    ) -> Self {
+    ) -> (Self, KaplanMeier) {
         let mut figures = Self::default();
         let mut observations = Vec::new();
         let mut samples: [Vec<f64>; 6] = Default::default();
@@ -162,6 +162,6 @@ impl Mttr {
         let curve = KaplanMeier::fit(&observations);
         figures.survival_median = curve.median();
         (figures.survival_low, figures.survival_high) = curve.median_interval();
-        figures
+        (figures, curve)
     }
 }

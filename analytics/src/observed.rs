@@ -60,7 +60,7 @@ impl Breaks {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed(BTreeMap<ServiceId, Watch>);
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Watch {
     /// The first observation of all, in microseconds: the calendar begins no earlier.
     first: i64,
@@ -70,10 +70,9 @@ struct Watch {
 impl Observed {
     /// `first`: the first observations, where they may lie before what the breaks are of.
     pub(crate) fn of(breaks: Breaks, first: BTreeMap<ServiceId, i64>, plan: Option<&Plan>) -> Self {
-        let watch = |first: i64, spans| Watch { first, spans };
-        let mut watched: BTreeMap<_, _> =
-            first.into_iter().map(|(service, first)| (service, watch(first, Spans::default()))).collect();
-        let spans = breaks.0.into_iter().map(|(service, mut breaks)| {
+        let seen = |(service, first)| (service, Watch { first, spans: Spans::default() });
+        let mut watched: BTreeMap<ServiceId, Watch> = first.into_iter().map(seen).collect();
+        for (service, mut breaks) in breaks.0 {
             let silence = silence_of(plan, &service);
             breaks.sort_unstable();
             let begins = breaks.iter().filter_map(|(_, after)| *after);
@@ -81,12 +80,10 @@ impl Observed {
             ends.sort_unstable();
             // A pause that is no silence for this service is bridged by what is added to the stretch before it.
             let stretches = begins.zip(ends).map(|(begin, end)| (begin, end.saturating_add(silence)));
-            (service, Spans::of(stretches.collect::<Vec<_>>()))
-        });
-        for (service, spans) in spans {
+            let spans = Spans::of(stretches);
             let begin = spans.stretches().first().map_or(i64::MAX, |(begin, _)| *begin);
-            let first = watched.get(&service).map_or(begin, |known| known.first.min(begin));
-            watched.insert(service, watch(first, spans));
+            let watch = watched.entry(service).or_insert(Watch { first: begin, spans: Spans::default() });
+            *watch = Watch { first: watch.first.min(begin), spans };
         }
         Self(watched)
     }
@@ -142,7 +139,7 @@ pub struct Scope<'a> {
 }
 
 impl Uptime {
-    /// The uptime of these services, of which these are all incidents that count; `None` if none was observed.
+    /// The uptime of these services, of which these are all incidents; `None` if none was observed.
     #[must_use]
     pub fn of<'a>(
         services: impl IntoIterator<Item = &'a ServiceId>,
@@ -207,11 +204,7 @@ mod tests {
     use rebound_schemas::incident::fold;
 
     use super::*;
-    use crate::fixture::{at, event, excluded, opened, resolved};
-
-    fn service(name: &str) -> ServiceId {
-        ServiceId::new(name).unwrap()
-    }
+    use crate::fixture::{at, event, excluded, opened, outage, resolved, service};
 
     /// Probes of one service, with the pauses that the query finds.
     fn observed(name: &str, stretches: &[(i64, i64)]) -> Observed {
@@ -237,26 +230,21 @@ mod tests {
             reason: "disk".into(),
         };
         let events = [
-            event("console", "m", "db", 0, window),
+            vec![event("console", "m", "db", 0, window)],
             // Within the window: excluded. The next two overlap: 5,000 to 5,600 is down once.
-            opened(1, "db", 1_200, 1_210),
-            resolved(1, "db", 1_900, 1_910),
-            opened(2, "db", 5_000, 5_010),
-            resolved(2, "db", 5_400, 5_410),
-            opened(3, "db", 5_200, 5_210),
-            resolved(3, "db", 5_600, 5_610),
+            outage(1, "db", 1_200, 1_900),
+            outage(2, "db", 5_000, 5_400),
+            outage(3, "db", 5_200, 5_600),
             // Begins in the dark, of which 100 s are seen.
-            opened(4, "db", 15_000, 15_010),
-            resolved(4, "db", 20_100, 20_110),
+            outage(4, "db", 15_000, 20_100),
             // Taken out, and one that is impossible.
-            opened(5, "db", 21_000, 21_010),
-            resolved(5, "db", 29_000, 29_010),
-            excluded(5, "db", 30_000),
-            opened(6, "db", 25_000, 25_010),
-            resolved(6, "db", 24_000, 25_020),
+            outage(5, "db", 21_000, 29_000),
+            vec![excluded(5, "db", 30_000)],
+            vec![opened(6, "db", 25_000, 25_010), resolved(6, "db", 24_000, 25_020)],
             // Open: down until the end of the calendar.
-            opened(7, "db", 29_000, 29_010),
-        ];
+            vec![opened(7, "db", 29_000, 29_010)],
+        ]
+        .concat();
         let record = fold(&events);
         let incidents: Vec<_> = record.incidents().collect();
         let incidents: Vec<_> = incidents.iter().collect();

@@ -29,7 +29,8 @@ pub enum Wanted {
 /// The columns that name what an event is about.
 const NAMES: [&str; 3] = ["incident", "alert", "recovery"];
 
-fn time(at: DateTime<Utc>) -> Expr {
+/// A time, as the log keeps it.
+pub(crate) fn time(at: DateTime<Utc>) -> Expr {
     Expr::Literal(ScalarValue::TimestampMicrosecond(Some(at.timestamp_micros()), Some("UTC".into())), None)
 }
 
@@ -90,7 +91,7 @@ mod tests {
     use rebound_schemas::event::Outcome;
 
     use super::*;
-    use crate::fixture::{Log, acknowledged, at, opened, probe, resolved};
+    use crate::fixture::{Log, acknowledged, at, opened, probe, resolved, service};
     use crate::session::{Session, SqlLimits};
 
     /// What each question answers, as ids in order; what is in the log twice comes once.
@@ -108,7 +109,7 @@ mod tests {
         let mut log = Log::with(&events).await;
         log.append(&events[7..8]).await;
         let session = Session::open(log.location(), None, SqlLimits::default()).await.unwrap();
-        let service = ServiceId::new("api").unwrap();
+        let service = service("api");
         let first = (Source::new("p").unwrap(), EventId::new("0").unwrap());
         let table: [(Wanted, &[&str]); 9] = [
             (Wanted::Names(vec!["inc-1".into()]), &["inc-1:opened", "inc-1:resolved"]),

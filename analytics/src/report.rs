@@ -21,11 +21,10 @@ use serde::Serialize;
 pub use case::{Case, Dimension, of_service};
 pub use dora::{Band, Dora};
 
-use crate::mttr::{Mttr, observations, seconds};
+use crate::mttr::{Mttr, seconds};
 use crate::observed::{Observed, Scope, Uptime};
 use crate::stats::Proportion;
 use crate::surroundings::{Levels, Surroundings, Usage};
-use crate::survival::KaplanMeier;
 
 /// A service that fails again within this after it recovered has relapsed.
 pub const RELAPSE_WITHIN: TimeDelta = TimeDelta::hours(24);
@@ -166,8 +165,8 @@ pub fn report(inputs: &Inputs<'_>, by: Option<Dimension>) -> Report {
     let cases = cases(inputs);
     let chosen: Vec<&Case> = cases.iter().filter(|case| inputs.lets_through(case)).collect();
     let services = inputs.services(&chosen);
-    let relapses = relapses(&cases);
-    let whole = Whole { inputs, relapses: &relapses };
+    let begins = begins(&cases);
+    let whole = Whole { inputs, begins: &begins };
     let all = whole.figures(&chosen, by_service(inputs.only).then_some(&services));
     let mut groups = BTreeMap::new();
     if let Some(dimension) = by {
@@ -207,10 +206,18 @@ impl Inputs<'_> {
     /// Whether a case is one that is asked for.
     #[must_use]
     pub fn lets_through(&self, case: &Case) -> bool {
-        let t0 = case.incident.first_failure_at;
-        self.since.is_none_or(|since| since <= t0)
-            && self.until.is_none_or(|until| t0 < until)
+        self.has(case.incident.first_failure_at)
             && self.only.iter().all(|(dimension, value)| case.is(*dimension, self.plan) == *value)
+    }
+
+    /// Whether a time is in the period.
+    fn has(&self, at: DateTime<Utc>) -> bool {
+        self.since.is_none_or(|since| since <= at) && self.until.is_none_or(|until| at < until)
+    }
+
+    /// Until when there is anything to tell of.
+    fn end(&self) -> DateTime<Utc> {
+        self.until.map_or(self.now, |until| until.min(self.now))
     }
 
     /// The services that are asked for and that anything is known of.
@@ -225,8 +232,8 @@ impl Inputs<'_> {
     }
 }
 
-/// Incidents that count, by service, with t0 of the next one that begins after each has recovered.
-fn relapses(cases: &[Case]) -> BTreeMap<&ServiceId, Vec<DateTime<Utc>>> {
+/// When incidents that count began, by service and in order.
+fn begins(cases: &[Case]) -> BTreeMap<&ServiceId, Vec<DateTime<Utc>>> {
     let mut begins: BTreeMap<&ServiceId, Vec<DateTime<Utc>>> = BTreeMap::new();
     for case in cases.iter().filter(|case| case.counts()) {
         begins.entry(&case.incident.service).or_default().push(case.incident.first_failure_at);
@@ -239,7 +246,7 @@ fn relapses(cases: &[Case]) -> BTreeMap<&ServiceId, Vec<DateTime<Utc>>> {
 
 struct Whole<'a> {
     inputs: &'a Inputs<'a>,
-    relapses: &'a BTreeMap<&'a ServiceId, Vec<DateTime<Utc>>>,
+    begins: &'a BTreeMap<&'a ServiceId, Vec<DateTime<Utc>>>,
 }
 
 impl Whole<'_> {
@@ -248,8 +255,7 @@ impl Whole<'_> {
         let rto = |service: &ServiceId| Some(inputs.plan?.services().get(service)?.rto);
         let incidents: Vec<&Incident> = cases.iter().map(|case| &case.incident).collect();
         let counted: Vec<&Case> = cases.iter().copied().filter(|case| case.counts()).collect();
-        let times = Mttr::seeded(incidents.iter().copied(), rto, inputs.now, inputs.seed);
-        let curve = KaplanMeier::fit(&observations(incidents.iter().copied(), inputs.now));
+        let (times, curve) = Mttr::with_curve(incidents.iter().copied(), rto, inputs.now, inputs.seed);
         let still_down = STILL_DOWN_AFTER.map(|after_seconds| {
             let (low, high) = curve.survival_interval(after_seconds);
             StillDown { after_seconds, share: curve.survival(after_seconds), low, high }
@@ -259,13 +265,12 @@ impl Whole<'_> {
             plan: inputs.plan,
             observed: inputs.observed,
             from: inputs.since,
-            until: inputs.until.map_or(inputs.now, |until| until.min(inputs.now)),
+            until: inputs.end(),
         };
-        let change_failure = services.map(|services| self.deployments(services));
-        let dora = services.map_or_else(
-            || Dora::of(times.recover.as_ref(), None, None),
-            |services| Dora::of(times.recover.as_ref(), change_failure, self.deployments_a_day(services)),
-        );
+        let change_failure =
+            services.map(|services| self.chosen_deployments(services).map(|(_, failed)| failed).collect());
+        let deployments_a_day = services.and_then(|services| self.deployments_a_day(services));
+        let dora = Dora::of(times.recover.as_ref(), change_failure, deployments_a_day);
         let (resource_use, error_rate, impact) = self.measured(&counted);
         Figures {
             incidents: cases.len(),
@@ -290,31 +295,25 @@ impl Whole<'_> {
     }
 
     fn relapse(&self, cases: &[&Case]) -> Proportion {
-        let (mut relapsed, mut whole) = (0, 0);
-        for case in cases {
-            let Some(recovered) = case.incident.recovered_at else { continue };
-            let begins = self.relapses.get(&case.incident.service).map_or(&[][..], Vec::as_slice);
+        let relapsed = |case: &&Case| {
+            let recovered = case.incident.recovered_at?;
+            let begins = self.begins.get(&case.incident.service).map_or(&[][..], Vec::as_slice);
             let next = begins.get(begins.partition_point(|begin| {
                 *begin < recovered.max(case.incident.first_failure_at + TimeDelta::microseconds(1))
             }));
             let again = next.is_some_and(|next| *next - recovered <= RELAPSE_WITHIN);
-            relapsed += usize::from(again);
-            whole += usize::from(again || recovered + RELAPSE_WITHIN <= self.inputs.now);
-        }
-        Proportion::of(relapsed, whole)
+            (again || recovered + RELAPSE_WITHIN <= self.inputs.now).then_some(again)
+        };
+        cases.iter().filter_map(relapsed).collect()
     }
 
     fn rpo(&self, cases: &[&Case]) -> Proportion {
-        let (mut met, mut whole) = (0, 0);
-        for case in cases.iter().filter(|case| case.incident.recovered_at.is_some()) {
-            let rpo = self.inputs.plan.and_then(|plan| plan.services().get(&case.incident.service)).map(|it| it.rpo);
-            if let (Some(rpo), Some(until)) = (rpo, case.data_until) {
-                let lost = seconds(case.incident.first_failure_at - until).max(0.0);
-                met += usize::from(lost <= rpo.as_secs_f64());
-                whole += 1;
-            }
-        }
-        Proportion::of(met, whole)
+        let met = |case: &&Case| {
+            let rpo = self.inputs.plan?.services().get(&case.incident.service)?.rpo;
+            let lost = seconds(case.incident.first_failure_at - case.data_until?).max(0.0);
+            Some(lost <= rpo.as_secs_f64())
+        };
+        cases.iter().filter(|case| case.incident.recovered_at.is_some()).filter_map(met).collect()
     }
 
     fn chosen_deployments<'a>(
@@ -324,26 +323,14 @@ impl Whole<'_> {
         let inputs = self.inputs;
         let deployments = inputs.surroundings.deployments().filter(|(service, _)| services.contains(service));
         let deployments = deployments.map(|(_, deployment)| (deployment.at, deployment.failed));
-        deployments.filter(move |(at, _)| {
-            inputs.since.is_none_or(|since| since <= *at) && inputs.until.is_none_or(|until| *at < until)
-        })
-    }
-
-    fn deployments(&self, services: &BTreeSet<&ServiceId>) -> Proportion {
-        let (mut failed, mut whole) = (0, 0);
-        for (_, one) in self.chosen_deployments(services) {
-            failed += usize::from(one);
-            whole += 1;
-        }
-        Proportion::of(failed, whole)
+        deployments.filter(move |(at, _)| inputs.has(*at))
     }
 
     /// Deployments a day since the period began or, without one, since the first; none within less than a week.
     fn deployments_a_day(&self, services: &BTreeSet<&ServiceId>) -> Option<f64> {
         let times: Vec<DateTime<Utc>> = self.chosen_deployments(services).map(|(at, _)| at).collect();
         let from = self.inputs.since.or(times.iter().min().copied())?;
-        let until = self.inputs.until.map_or(self.inputs.now, |until| until.min(self.inputs.now));
-        let days = seconds(until - from) / 86_400.0;
+        let days = seconds(self.inputs.end() - from) / 86_400.0;
         (days >= 7.0 && !times.is_empty()).then(|| times.len() as f64 / days)
     }
 
@@ -384,12 +371,7 @@ impl Whole<'_> {
 /// Recoveries that succeeded, of those that ran to an end; called off ones never ran.
 fn success(cases: &[&Case]) -> Proportion {
     let ended = cases.iter().flat_map(|case| &case.outcomes).filter(|outcome| **outcome != RecoveryOutcome::Cancelled);
-    let (mut succeeded, mut whole) = (0, 0);
-    for outcome in ended {
-        succeeded += usize::from(*outcome == RecoveryOutcome::Succeeded);
-        whole += 1;
-    }
-    Proportion::of(succeeded, whole)
+    ended.map(|outcome| *outcome == RecoveryOutcome::Succeeded).collect()
 }
 
 /// How many begin before an earlier one of the same service has ended.

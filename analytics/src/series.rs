@@ -4,6 +4,8 @@
 //! order in, figures out. Values that are no finite number are left out. The p-values are those of the large-sample
 //! distributions, which are rough below ten values; what is too few to say anything is `None`.
 
+use std::ops::Range;
+
 use serde::Serialize;
 
 use crate::stats::{Z_95, normal_two_sided, quantile, sorted};
@@ -41,18 +43,25 @@ pub fn mann_kendall(values: &[f64]) -> Option<MannKendall> {
     let mut seen = Tally::new(n);
     let mut s = 0.0;
     for (before, value) in values.iter().enumerate() {
-        // Ranks of equal values are one range: below it are the smaller ones, above it the larger.
-        let from = sorted.partition_point(|other| other < value);
-        let until = sorted.partition_point(|other| other <= value);
+        let Range { start: from, end: until } = ranks(&sorted, *value);
         let (smaller, not_larger) = (seen.below(from), seen.below(until));
         s += smaller as f64 - (before - not_larger) as f64;
         seen.add(from);
     }
-    let weight = |n: f64| n * (n - 1.0) * (2.0 * n + 5.0);
     let variance = (weight(n as f64) - ties(&sorted).map(weight).sum::<f64>()) / 18.0;
     let z = if variance > 0.0 { (s - s.signum() * s.abs().min(1.0)) / variance.sqrt() } else { 0.0 };
     let pairs = n as f64 * (n as f64 - 1.0) / 2.0;
     Some(MannKendall { n, s, variance, z, p: normal_two_sided(z), tau: s / pairs })
+}
+
+/// 18 times the variance of S over so many values without ties; and what so many equal ones take off it.
+fn weight(n: f64) -> f64 {
+    n * (n - 1.0) * (2.0 * n + 5.0)
+}
+
+/// Where a value's equals are among ascending values: below are the smaller ones, above the larger.
+pub(crate) fn ranks(sorted: &[f64], value: f64) -> Range<usize> {
+    sorted.partition_point(|other| *other < value)..sorted.partition_point(|other| *other <= value)
 }
 
 /// Sizes of the groups of equal values.
@@ -117,8 +126,8 @@ pub fn theil_sen(points: &[(f64, f64)]) -> Option<TheilSen> {
     let xs = sorted(&points.iter().map(|(x, _)| *x).collect::<Vec<_>>());
     let ys = sorted(&points.iter().map(|(_, y)| *y).collect::<Vec<_>>());
     let (n, pairs) = (points.len() as f64, slopes.len() as f64);
-    let of_ties = |values: &[f64]| ties(values).map(|k| k * (k - 1.0) * (2.0 * k + 5.0)).sum::<f64>();
-    let variance = (n * (n - 1.0) * (2.0 * n + 5.0) - of_ties(&xs) - of_ties(&ys)) / 18.0;
+    let of_ties = |values: &[f64]| ties(values).map(weight).sum::<f64>();
+    let variance = (weight(n) - of_ties(&xs) - of_ties(&ys)) / 18.0;
     let half = Z_95 * variance.max(0.0).sqrt();
     let lower = (((pairs - half) / 2.0).round_ties_even() - 1.0).max(0.0) as usize;
     let upper = (((pairs + half) / 2.0).round_ties_even() as usize).min(slopes.len() - 1);
@@ -146,13 +155,12 @@ pub fn pettitt(values: &[f64]) -> Option<ChangePoint> {
         return None;
     }
     let sorted = sorted(&values);
-    let (mut ranks, mut last_before, mut k) = (0.0, 0, 0.0);
+    let (mut sum, mut last_before, mut k) = (0.0, 0, 0.0);
     // After the last value U is 0 by definition: it is no candidate.
     for (at, value) in values[..values.len() - 1].iter().enumerate() {
-        let from = sorted.partition_point(|other| other < value);
-        let until = sorted.partition_point(|other| other <= value);
-        ranks += (from + 1 + until) as f64 / 2.0;
-        let u = (2.0 * ranks - (at + 1) as f64 * (n + 1.0)).abs();
+        let Range { start: from, end: until } = ranks(&sorted, *value);
+        sum += (from + 1 + until) as f64 / 2.0;
+        let u = (2.0 * sum - (at + 1) as f64 * (n + 1.0)).abs();
         if u > k {
             (last_before, k) = (at, u);
         }
@@ -166,10 +174,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn near(found: f64, expected: f64) {
-        assert!((found - expected).abs() < 1e-9, "{found} is not {expected}");
-    }
+    use crate::fixture::near;
 
     fn indexed(values: &[f64]) -> Vec<(f64, f64)> {
         values.iter().enumerate().map(|(x, y)| (x as f64, *y)).collect()

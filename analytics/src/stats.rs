@@ -187,6 +187,18 @@ impl Proportion {
     }
 }
 
+impl FromIterator<bool> for Proportion {
+    /// Those that are true, of all.
+    fn from_iter<T: IntoIterator<Item = bool>>(all: T) -> Self {
+        let (mut part, mut whole) = (0, 0);
+        for one in all {
+            part += usize::from(one);
+            whole += 1;
+        }
+        Self::of(part, whole)
+    }
+}
+
 /// A share of a whole, 0 to 1; `None` of nothing.
 #[must_use]
 pub fn share(part: f64, whole: f64) -> Option<f64> {
@@ -277,10 +289,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fixture;
 
     fn near(found: Option<f64>, expected: f64) {
-        let found = found.expect("a figure");
-        assert!((found - expected).abs() < 1e-9, "{found} is not {expected}");
+        fixture::near(found.expect("a figure"), expected);
     }
 
     #[test]

@@ -165,10 +165,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn near(found: f64, expected: f64) {
-        assert!((found - expected).abs() < 1e-9, "{found} is not {expected}");
-    }
+    use crate::fixture::near;
 
     fn watched(times: &[f64], happened: &[u8]) -> Vec<Observation> {
         times

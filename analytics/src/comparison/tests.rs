@@ -3,10 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-
-fn near(found: f64, expected: f64) {
-    assert!((found - expected).abs() < 1e-9, "{found} is not {expected}");
-}
+use crate::fixture::near;
 
 fn every(from: u32, until: u32, step: usize) -> Vec<f64> {
     (from..until).step_by(step).map(f64::from).collect()

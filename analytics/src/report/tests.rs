@@ -5,7 +5,7 @@ use rebound_schemas::incident::fold;
 use rebound_schemas::{DrillId, Event, RecoveryId, SiteId};
 
 use super::*;
-use crate::fixture::{acknowledged, at, event, excluded, opened, recovery, resolved};
+use crate::fixture::{acknowledged, at, event, excluded, opened, outage, recovery, resolved, service};
 use crate::observed::Breaks;
 
 const PLAN: &str = "[[tier]]\nid = \"one\"\n[[tier]]\nid = \"two\"\n[[service]]\nid = \"api\"\ntier = \"one\"\nrto = \"2m\"\nrpo = \"1m\"\n\
@@ -18,10 +18,6 @@ const DAY: i64 = 86_400;
 
 fn plan() -> Plan {
     Plan::parse(PLAN, "plan.toml").unwrap_or_else(|faults| panic!("{faults}"))
-}
-
-fn name(service: &str) -> ServiceId {
-    ServiceId::new(service).unwrap()
 }
 
 fn around(record: &Record, events: &[Event]) -> Surroundings {
@@ -40,9 +36,9 @@ fn of(events: &[Event], plan: Option<&Plan>, now: i64, by: Option<Dimension>, on
     let record = fold(events);
     let surroundings = around(&record, events);
     let mut breaks = Breaks::default();
-    for service in ["api", "db"] {
-        breaks.add(name(service), None, Some(at(0).timestamp_micros()));
-        breaks.add(name(service), Some(at(now).timestamp_micros()), None);
+    for name in ["api", "db"] {
+        breaks.add(service(name), None, Some(at(0).timestamp_micros()));
+        breaks.add(service(name), Some(at(now).timestamp_micros()), None);
     }
     let observed = Observed::of(breaks, BTreeMap::new(), plan);
     let inputs = Inputs {
@@ -81,7 +77,7 @@ fn nothing_is_not_enough_data_and_never_a_number() {
 
 #[test]
 fn one_incident_is_its_own_figures() {
-    let found = of(&[opened(1, "db", 100, 110), resolved(1, "db", 160, 170)], Some(&plan()), 1_000, None, &[]).all;
+    let found = of(&outage(1, "db", 100, 160), Some(&plan()), 1_000, None, &[]).all;
     let recover = found.times.recover.unwrap();
     assert_eq!(
         (recover.n, recover.median, recover.median_low, recover.median_high, recover.p95),
@@ -107,21 +103,17 @@ fn open_ones_alone_have_no_recovery_time_but_are_still_down() {
 #[test]
 fn odd_incidents_are_counted_and_told_apart() {
     let events = [
-        opened(1, "db", 100, 110),
-        resolved(1, "db", 400, 410),
+        outage(1, "db", 100, 400),
         // Begins while the first lasts, and ends later.
-        opened(2, "db", 200, 210),
-        resolved(2, "db", 500, 510),
+        outage(2, "db", 200, 500),
         // Of another service: no overlap.
-        opened(3, "api", 200, 210),
-        resolved(3, "api", 200, 230),
+        outage(3, "api", 200, 200),
         // Recovered before it began; taken out; begins after now.
-        opened(4, "db", 300, 310),
-        resolved(4, "db", 250, 320),
-        opened(5, "db", 300, 310),
-        excluded(5, "db", 330),
-        opened(6, "api", 5_000, 5_010),
-    ];
+        vec![opened(4, "db", 300, 310), resolved(4, "db", 250, 320)],
+        vec![opened(5, "db", 300, 310), excluded(5, "db", 330)],
+        vec![opened(6, "api", 5_000, 5_010)],
+    ]
+    .concat();
     let found = of(&events, None, 1_000, None, &[]).all;
     assert_eq!((found.incidents, found.times.recover.unwrap().n), (6, 3));
     assert_eq!((found.overlapping, found.zero_length), (1, 1));
@@ -133,7 +125,7 @@ fn odd_incidents_are_counted_and_told_apart() {
 
 #[test]
 fn a_relapse_is_within_a_day_of_the_recovery() {
-    let incident = |n, from: i64, until: i64| [opened(n, "db", from, from + 9), resolved(n, "db", until, until + 9)];
+    let incident = |n, from, until| outage(n, "db", from, until);
     let events: Vec<_> = [
         incident(1, 0, 100),
         // A day and a second after the first recovered: none.
@@ -141,7 +133,7 @@ fn a_relapse_is_within_a_day_of_the_recovery() {
         // Exactly a day after the second: a relapse.
         incident(3, 100 + DAY + 60 + DAY, 100 + 2 * DAY + 120),
         // Of another service, at once: none.
-        [opened(4, "api", 101, 110), resolved(4, "api", 150, 160)],
+        outage(4, "api", 101, 150),
         // Recovered less than a day ago: not known yet.
         incident(5, 9 * DAY, 9 * DAY + 50),
     ]
@@ -168,19 +160,18 @@ fn recovery_points_are_judged_where_they_are_known() {
         };
         event("backup", id, "db", seconds, data)
     };
-    let incident =
-        |n, service, from: i64| [opened(n, service, from, from + 9), resolved(n, service, from + 60, from + 69)];
+    let incident = |n, service, from| outage(n, service, from, from + 60);
     let events = [
         vec![lag("1", 90, 5.0), lag("2", 80, 500.0)],
         // Newest copy: 85, so 15 s were lost of 60 allowed.
-        incident(1, "api", 100).to_vec(),
+        incident(1, "api", 100),
         // Nothing measured since: 85 still, and 915 s were lost.
-        incident(2, "api", 1_000).to_vec(),
+        incident(2, "api", 1_000),
         vec![backup("1", 2_000, 1_900, true), backup("2", 3_000, 2_900, false), backup("3", 9_000, 8_900, true)],
         // Before any backup: not known. Then 1,900 is the newest: 2,100 of 3,600 s, and 5,100.
-        incident(3, "db", 1_500).to_vec(),
-        incident(4, "db", 4_000).to_vec(),
-        incident(5, "db", 7_000).to_vec(),
+        incident(3, "db", 1_500),
+        incident(4, "db", 4_000),
+        incident(5, "db", 7_000),
     ]
     .concat();
     let found = of(&events, Some(&plan()), 20_000, Some(Dimension::Service), &[]);

@@ -15,6 +15,7 @@ use super::*;
 use crate::fixture::{Log, acknowledged, at, excluded, opened, probe, recovery, resolved};
 use crate::mttr::mttr;
 use crate::stats;
+use crate::tables::TABLES;
 
 const SMALL: SqlLimits = SqlLimits { timeout: Duration::from_secs(30), memory: 64 << 20, max_rows: 1_000 };
 
@@ -40,6 +41,11 @@ async fn ask(session: &Session, sql: &str) -> Vec<String> {
         }
     }
     rows
+}
+
+/// The first row of a batch of doubles.
+pub(super) fn doubles(batch: &RecordBatch) -> Vec<Option<f64>> {
+    batch.columns().iter().map(|column| column.as_primitive::<Float64Type>().iter().next().flatten()).collect()
 }
 
 async fn refuse(session: &Session, sql: &str) -> String {
@@ -180,9 +186,7 @@ async fn sql_equals_the_rust_definitions_on_generated_histories() {
         for (service, figures) in [(None, &report.overall), (Some("api"), &report.services["api"])] {
             let sql = service.map_or(sql.to_owned(), |service| format!("{sql} WHERE service = '{service}'"));
             let answer = session.query(&sql, now).await.unwrap();
-            let found: Vec<Option<f64>> = (answer.batches[0].columns().iter())
-                .map(|column| column.as_primitive::<Float64Type>().iter().next().flatten())
-                .collect();
+            let found = doubles(&answer.batches[0]);
             let recover = figures.recover;
             let measured = |get: fn(&stats::Summary) -> f64| recover.as_ref().map(get);
             let rto = figures.rto;

@@ -3,13 +3,12 @@
 
 use std::time::Duration;
 
-use arrow::array::AsArray;
-use arrow::datatypes::Float64Type;
+use rebound_schemas::Event;
 use rebound_schemas::event::{DeploymentFinished, DeploymentOutcome, Outcome};
-use rebound_schemas::{Event, ServiceId};
 
+use super::tests::doubles;
 use super::*;
-use crate::fixture::{Log, at, event, excluded, opened, probe, resolved};
+use crate::fixture::{Log, at, event, excluded, opened, probe, resolved, service};
 use crate::mttr::mttr;
 use crate::observed::{Scope, Uptime};
 
@@ -22,9 +21,7 @@ async fn open(log: &Log) -> Session {
 /// The one row of an answer in doubles.
 async fn row(session: &Session, sql: &str) -> Vec<Option<f64>> {
     let answer = session.query(sql, at(4_000_000)).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
-    let batch = answer.batches.iter().find(|batch| batch.num_rows() > 0).unwrap();
-    let cell = |column: &arrow::array::ArrayRef| column.as_primitive::<Float64Type>().iter().next().flatten();
-    batch.columns().iter().map(cell).collect()
+    doubles(answer.batches.iter().find(|batch| batch.num_rows() > 0).unwrap())
 }
 
 fn near(found: &[Option<f64>], expected: &[Option<f64>]) {
@@ -163,8 +160,8 @@ async fn what_a_report_needs_is_gathered_each_event_once() {
     let log = Log::with(&events).await;
     let session = open(&log).await;
     let observed = session.observed(None, None).await.unwrap();
-    let stretches = |observed: &Observed, service: &str| -> Vec<(i64, i64)> {
-        let spans = observed.stretches(&ServiceId::new(service).unwrap());
+    let stretches = |observed: &Observed, name: &str| -> Vec<(i64, i64)> {
+        let spans = observed.stretches(&service(name));
         let seconds = |micros: i64| micros / 1_000_000 - at(0).timestamp();
         spans.into_iter().flat_map(|it| it.stretches()).map(|(from, until)| (seconds(*from), seconds(*until))).collect()
     };
@@ -182,8 +179,7 @@ async fn what_a_report_needs_is_gathered_each_event_once() {
     );
     let record = Record::default();
     let scope = |since| Scope { record: &record, plan: None, observed: &observed, from: since, until: at(5_450) };
-    let api = ServiceId::new("api").unwrap();
-    let uptime = Uptime::of([&api, &ServiceId::new("db").unwrap()], &[], scope(Some(at(4_450)))).unwrap();
+    let uptime = Uptime::of([&service("api"), &service("db")], &[], scope(Some(at(4_450)))).unwrap();
     assert_eq!((uptime.calendar_seconds, uptime.observed_seconds, uptime.services), (2_000.0, 350.0, 2));
 
     let surroundings = session.surroundings(&[], None).await.unwrap();
@@ -216,10 +212,7 @@ async fn sql_answers_as_known_at_a_time() {
         (4, [Some(5.0), Some(2.0), Some(1.0), Some(0.0), Some(1.0), None]),
     ] {
         let answer = session.query_as_of(sql, at(known_at)).await.unwrap();
-        let found: Vec<_> = (answer.batches[0].columns().iter())
-            .map(|column| column.as_primitive::<Float64Type>().iter().next().flatten())
-            .collect();
-        near(&found, &expected);
+        near(&doubles(&answer.batches[0]), &expected);
     }
     let error = session.query_as_of("DROP TABLE incidents", at(1)).await.unwrap_err();
     assert!(error.to_string().contains("DROP is not allowed"), "{error}");

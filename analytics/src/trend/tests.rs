@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use rebound_schemas::incident::{Record, fold};
 
 use super::*;
-use crate::fixture::{at, excluded, opened, resolved};
+use crate::fixture::{at, excluded, opened, outage, resolved};
 use crate::stats;
 
 const DAY: i64 = 86_400;
@@ -25,15 +25,13 @@ fn what_has_no_recovery_time_is_in_no_period() {
     assert_eq!(periods(&[], Every::Week, Tz::UTC).unwrap(), []);
     // 2026-01-01 is a Thursday: its week began on Monday, 2025-12-29.
     let events = [
-        opened(1, "api", 0, 10),
-        resolved(1, "api", 60, 70),
-        opened(2, "api", 5, 15),
-        opened(3, "db", 6, 16),
-        resolved(3, "db", 5_000, 5_001),
-        excluded(3, "db", 6_000),
-        opened(4, "db", 100, 16),
-        resolved(4, "db", 50, 101),
-    ];
+        outage(1, "api", 0, 60),
+        vec![opened(2, "api", 5, 15)],
+        outage(3, "db", 6, 5_000),
+        vec![excluded(3, "db", 6_000)],
+        vec![opened(4, "db", 100, 16), resolved(4, "db", 50, 101)],
+    ]
+    .concat();
     let found = periods(&recoveries(&fold(&events)), Every::Week, Tz::UTC).unwrap();
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].start.to_rfc3339(), "2025-12-29T00:00:00+00:00");
@@ -99,7 +97,7 @@ proptest! {
         let mut events = Vec::new();
         let mut weeks: BTreeMap<NaiveDate, Vec<f64>> = BTreeMap::new();
         for (n, (t0, lasted)) in (0..).zip(&history) {
-            events.extend([opened(n, "api", *t0, t0 + 9), resolved(n, "api", t0 + lasted, t0 + lasted + 9)]);
+            events.extend(outage(n, "api", *t0, t0 + lasted));
             let day = at(*t0).date_naive();
             let monday = day - Days::new(u64::from(day.weekday().num_days_from_monday()));
             weeks.entry(monday).or_default().push(*lasted as f64);

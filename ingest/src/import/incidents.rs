@@ -14,15 +14,14 @@ use std::collections::HashMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use rebound_schemas::event::{IncidentAcknowledged, IncidentCorrected, IncidentOpened, IncidentResolved, Severity};
 use rebound_schemas::incident::Incident;
-use rebound_schemas::{Event, EventData, EventId, IncidentId, ServiceId, Source};
+use rebound_schemas::{Event, EventData, EventId, IncidentId, Kind, ServiceId, Source};
 use sha2::{Digest, Sha256};
 
-use super::mapping::{Column, Mapping};
-use super::source::{Row, Rows};
+use super::mapping::{Column, IncidentColumns, Mapping};
+use super::source::{Row, Rows, missing};
 use super::times::Clock;
 use super::words::{self, Services};
-use super::{ImportError, Notes, Verdict};
-use crate::intake::Rules;
+use super::{ImportError, Notes, Verdict, check};
 
 /// What is known of an incident that was imported before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +67,7 @@ struct Said {
 /// Turns rows into incidents.
 #[derive(Debug)]
 pub struct Incidents {
-    columns: Columns,
+    columns: IncidentColumns,
     mapping: Mapping,
     clock: Clock,
     source: Source,
@@ -79,27 +78,6 @@ pub struct Incidents {
     pub services: Services,
     /// What is worth saying of them.
     pub notes: Notes,
-}
-
-#[derive(Debug)]
-struct Columns {
-    id: Column,
-    service: Column,
-    cause: Column,
-    opened: Column,
-    detected: Column,
-    acknowledged: Column,
-    acknowledged_by: Column,
-    acknowledged_after_s: Column,
-    acknowledged_after_ms: Column,
-    resolved: Column,
-    resolved_after_s: Column,
-    resolved_after_ms: Column,
-    closed: Column,
-    severity: Column,
-    reason: Column,
-    status: Column,
-    changed: Column,
 }
 
 /// States that say that it is over, where a system tells no time of it but that of its last change.
@@ -118,48 +96,7 @@ impl Incidents {
         source: Source,
         known: HashMap<IncidentId, Known>,
     ) -> Result<Self, ImportError> {
-        let column = |field| mapping.column(field);
-        let columns = Columns {
-            id: column("id"),
-            service: column("service"),
-            cause: column("cause"),
-            opened: column("opened"),
-            detected: column("detected"),
-            acknowledged: column("acknowledged"),
-            acknowledged_by: column("acknowledged_by"),
-            acknowledged_after_s: column("acknowledged_after_s"),
-            acknowledged_after_ms: column("acknowledged_after_ms"),
-            resolved: column("resolved"),
-            resolved_after_s: column("resolved_after_s"),
-            resolved_after_ms: column("resolved_after_ms"),
-            closed: column("closed"),
-            severity: column("severity"),
-            reason: column("reason"),
-            status: column("status"),
-            changed: column("changed"),
-        };
-        let c = &columns;
-        for (what, column, needed) in [
-            ("id", &c.id, true),
-            ("service", &c.service, mapping.service.is_none()),
-            ("opened", &c.opened, true),
-            ("cause", &c.cause, false),
-            ("detected", &c.detected, false),
-            ("acknowledged", &c.acknowledged, false),
-            ("acknowledged_by", &c.acknowledged_by, false),
-            ("acknowledged_after_s", &c.acknowledged_after_s, false),
-            ("acknowledged_after_ms", &c.acknowledged_after_ms, false),
-            ("resolved", &c.resolved, false),
-            ("resolved_after_s", &c.resolved_after_s, false),
-            ("resolved_after_ms", &c.resolved_after_ms, false),
-            ("closed", &c.closed, false),
-            ("severity", &c.severity, false),
-            ("reason", &c.reason, false),
-            ("status", &c.status, false),
-            ("changed", &c.changed, false),
-        ] {
-            rows.demand(what, column, needed)?;
-        }
+        let columns = IncidentColumns::of(rows, &mapping, &["id", "opened"])?;
         Ok(Self { columns, mapping, clock, source, known, seen: HashMap::new(), services, notes: Notes::default() })
     }
 
@@ -169,7 +106,9 @@ impl Incidents {
     /// Why it can't go in, in words for who has to mend it.
     pub fn read(&mut self, line: u64, row: &Row, now: DateTime<Utc>) -> Result<Verdict, String> {
         let said = self.said(row)?;
-        self.check(&said, now)?;
+        in_order(&said)?;
+        let events = self.events(&said);
+        events.iter().try_for_each(|event| check(event, now))?;
         if let Some((first, digest)) = self.seen.get(&said.incident) {
             if *digest == digest_of(&said) {
                 self.notes.repeated += 1;
@@ -182,20 +121,18 @@ impl Incidents {
         self.notes.open += u64::from(said.resolved.is_none());
         self.notes.ambiguous_times = self.clock.ambiguous;
         Ok(match self.known.get(&said.incident) {
-            None => Verdict::New(self.events(&said, true, said.acknowledged.is_some(), said.resolved.is_some())),
-            Some(known) => self.restated(&said, known, now),
+            None => Verdict::New(events),
+            Some(known) => self.restated(&said, events, known, now),
         })
     }
 
     fn said(&mut self, row: &Row) -> Result<Said, String> {
-        let missing =
-            |what: &str, column: &Column| format!("it has no {what}: nothing stands in {}", column.names.join(" or "));
         let c = &self.columns;
-        let id = row.get(&c.id).ok_or_else(|| missing("id", &c.id))?;
+        let id = row.need("id", &c.id)?;
         let id = EventId::new(&id).map_err(|e| format!("id {id:?}: {e}"))?;
         let name = match &self.mapping.service {
             Some(name) => name.clone(),
-            None => row.get(&c.service).ok_or_else(|| missing("service", &c.service))?,
+            None => row.need("service", &c.service)?,
         };
         let name = match &self.mapping.service_pattern {
             Some(pattern) => pattern.captures(&name).and_then(|found| found.get(1)).map_or(&*name, |m| m.as_str()),
@@ -250,33 +187,6 @@ impl Incidents {
         })
     }
 
-    fn check(&self, said: &Said, now: DateTime<Utc>) -> Result<(), String> {
-        let shown = rebound_schemas::codec::format_time;
-        for (what, at) in [
-            ("detected", Some(said.detected)),
-            ("acknowledged", said.acknowledged),
-            ("resolved", said.resolved),
-            ("closed", said.closed),
-        ] {
-            if let Some(at) = at.filter(|at| *at < said.opened) {
-                return Err(format!(
-                    "{what} {} lies before opened {}: are the columns the wrong way round?",
-                    shown(at),
-                    shown(said.opened)
-                ));
-            }
-        }
-        if let (Some(closed), Some(resolved)) = (said.closed, said.resolved)
-            && closed < resolved
-        {
-            return Err(format!("closed {} lies before resolved {}", shown(closed), shown(resolved)));
-        }
-        self.events(said, true, true, true)
-            .iter()
-            .try_for_each(|event| Rules::default().check(event, now))
-            .map_err(|rejection| format!("{}: expected {}", rejection.message, rejection.expected))
-    }
-
     fn event(&self, said: &Said, what: &str, occurred_at: DateTime<Utc>, data: EventData) -> Event {
         Event {
             id: EventId::derive(said.incident.as_str(), what),
@@ -288,38 +198,41 @@ impl Incidents {
         }
     }
 
-    fn events(&self, said: &Said, opened: bool, acknowledged: bool, resolved: bool) -> Vec<Event> {
+    /// Everything that a row tells of.
+    fn events(&self, said: &Said) -> Vec<Event> {
         let incident = &said.incident;
-        let mut events = Vec::new();
-        if opened {
-            let cause = said.cause.as_deref().unwrap_or_default();
-            let data = IncidentOpened {
-                incident: incident.clone(),
-                severity: said.severity,
-                first_failure_at: said.opened,
-                last_success_at: None,
-                detected_at: said.detected,
-                policy: None,
-                error_class: words::error_class(cause, &self.mapping.causes),
-                cause: said.cause.clone(),
-                reason: said.reason.clone().unwrap_or_else(|| "imported, without a description".to_owned()),
-            };
-            events.push(self.event(said, "opened", said.detected, data.into()));
-        }
-        if let Some(at) = said.acknowledged.filter(|_| acknowledged) {
+        let cause = said.cause.as_deref().unwrap_or_default();
+        let data = IncidentOpened {
+            incident: incident.clone(),
+            severity: said.severity,
+            first_failure_at: said.opened,
+            last_success_at: None,
+            detected_at: said.detected,
+            policy: None,
+            error_class: words::error_class(cause, &self.mapping.causes),
+            cause: said.cause.clone(),
+            reason: said.reason.clone().unwrap_or_else(|| "imported, without a description".to_owned()),
+        };
+        let mut events = vec![self.event(said, "opened", said.detected, data.into())];
+        if let Some(at) = said.acknowledged {
             let by = said.acknowledged_by.clone();
             let data = IncidentAcknowledged { incident: incident.clone(), by, automated: false, comment: None };
             events.push(self.event(said, "acknowledged", at, data.into()));
         }
-        if let Some(at) = said.resolved.filter(|_| resolved) {
+        if let Some(at) = said.resolved {
             let data = IncidentResolved { incident: incident.clone(), recovered_at: at, recovery: None };
             events.push(self.event(said, "resolved", said.closed.unwrap_or(at), data.into()));
         }
         events
     }
 
-    fn restated(&self, said: &Said, known: &Known, now: DateTime<Utc>) -> Verdict {
-        let mut events = self.events(said, false, !known.acknowledged, !known.resolved);
+    /// Of all that a row tells of, what is not known yet; and a correction of what is known otherwise.
+    fn restated(&self, said: &Said, mut events: Vec<Event>, known: &Known, now: DateTime<Utc>) -> Verdict {
+        events.retain(|event| match event.kind() {
+            Kind::IncidentAcknowledged => !known.acknowledged,
+            Kind::IncidentResolved => !known.resolved,
+            _ => false,
+        });
         let first_failure_at = Some(said.opened).filter(|at| !known.first_failure.contains(at));
         let recovered_at = said.resolved.filter(|at| known.resolved && !known.recovered.contains(&Some(*at)));
         let cause = said.cause.clone().filter(|cause| known.cause.as_ref() != Some(cause));
@@ -340,6 +253,31 @@ impl Incidents {
         }
         if events.is_empty() { Verdict::Unchanged } else { Verdict::Restated(events) }
     }
+}
+
+/// Whether nothing lies before what it must come after.
+fn in_order(said: &Said) -> Result<(), String> {
+    let shown = rebound_schemas::codec::format_time;
+    for (what, at) in [
+        ("detected", Some(said.detected)),
+        ("acknowledged", said.acknowledged),
+        ("resolved", said.resolved),
+        ("closed", said.closed),
+    ] {
+        if let Some(at) = at.filter(|at| *at < said.opened) {
+            return Err(format!(
+                "{what} {} lies before opened {}: are the columns the wrong way round?",
+                shown(at),
+                shown(said.opened)
+            ));
+        }
+    }
+    if let (Some(closed), Some(resolved)) = (said.closed, said.resolved)
+        && closed < resolved
+    {
+        return Err(format!("closed {} lies before resolved {}", shown(closed), shown(resolved)));
+    }
+    Ok(())
 }
 
 /// `opened` and so much; `per` microseconds are one of the column's units.

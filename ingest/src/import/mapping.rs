@@ -8,7 +8,7 @@ use rebound_schemas::event::ErrorClass;
 use regex::Regex;
 use serde::Deserialize;
 
-use super::{FileFormat, ImportError};
+use super::{FileFormat, ImportError, Rows};
 
 /// Where a value stands: the name of a column, or the path of a JSON member with dots (`service.summary`,
 /// `acknowledgements.0.at`). Of several, the first that is there and not empty counts.
@@ -32,30 +32,43 @@ impl Column {
     }
 }
 
-/// What an incident's columns can tell.
-pub(super) const INCIDENT_FIELDS: &[&str] = &[
-    "id",
-    "service",
-    "cause",
-    "opened",
-    "detected",
-    "acknowledged",
-    "acknowledged_by",
-    "acknowledged_after_s",
-    "acknowledged_after_ms",
-    "resolved",
-    "resolved_after_s",
-    "resolved_after_ms",
-    "closed",
-    "severity",
-    "reason",
-    "status",
-    "changed",
-];
+/// The fields that columns can tell, in the order in which they are missed; and where each stands in a file.
+macro_rules! columns {
+    ($(#[$doc:meta])* $name:ident: $($field:ident),+ $(,)?) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub(super) struct $name {
+            $(pub(super) $field: Column,)+
+        }
 
-/// What a probe result's columns can tell.
-pub(super) const PROBE_FIELDS: &[&str] =
-    &["time", "service", "outcome", "latency_ms", "probe", "site", "cause", "reason"];
+        impl $name {
+            const FIELDS: &[&str] = &[$(stringify!($field)),+];
+
+            /// Errors: the file's header lacks a column that is needed or was asked for.
+            pub(super) fn of(rows: &Rows, mapping: &Mapping, needed: &[&str]) -> Result<Self, ImportError> {
+                Ok(Self { $($field: mapping.demand(rows, stringify!($field), needed)?,)+ })
+            }
+        }
+    };
+}
+
+columns! {
+    /// What an incident's columns can tell.
+    IncidentColumns:
+    id, service, opened, cause, detected, acknowledged, acknowledged_by, acknowledged_after_s, acknowledged_after_ms,
+    resolved, resolved_after_s, resolved_after_ms, closed, severity, reason, status, changed,
+}
+
+columns! {
+    /// What a probe result's columns can tell.
+    ProbeColumns:
+    time, service, outcome, latency_ms, probe, site, cause, reason,
+}
+
+/// Everything that a column can tell.
+fn fields() -> impl Iterator<Item = &'static str> {
+    IncidentColumns::FIELDS.iter().chain(ProbeColumns::FIELDS).copied()
+}
 
 /// The usual names, tried where nothing else is said.
 const USUAL: &[(&str, &str)] = &[
@@ -315,7 +328,7 @@ impl Mapping {
         }
         for (field, column) in &raw.columns {
             let known = known_field(field).ok_or_else(|| {
-                let near = super::source::nearest(field, INCIDENT_FIELDS.iter().chain(PROBE_FIELDS).copied());
+                let near = super::source::nearest(field, fields());
                 fault(format!("[columns] {field:?} is nothing that a column can tell: did you mean {near:?}?"))
             })?;
             mapping.set(known, Column::named(column));
@@ -341,8 +354,15 @@ impl Mapping {
         self.columns.insert(field, column);
     }
 
+    /// Where a field stands in a file. A service is needed too, unless all rows are about one.
+    fn demand(&self, rows: &Rows, field: &'static str, needed: &[&str]) -> Result<Column, ImportError> {
+        let column = self.column(field);
+        rows.demand(field, &column, needed.contains(&field) || (field == "service" && self.service.is_none()))?;
+        Ok(column)
+    }
+
     /// Where a field stands.
-    pub(super) fn column(&self, field: &'static str) -> Column {
+    fn column(&self, field: &'static str) -> Column {
         let usual = || USUAL.iter().find(|(name, _)| *name == field).map_or("", |(_, names)| names);
         // With a preset or a mapping, what it leaves out is not there.
         let none = Column { names: Vec::new(), asked: false };
@@ -358,5 +378,5 @@ impl Mapping {
 }
 
 fn known_field(name: &str) -> Option<&'static str> {
-    INCIDENT_FIELDS.iter().chain(PROBE_FIELDS).find(|field| **field == name).copied()
+    fields().find(|field| *field == name)
 }

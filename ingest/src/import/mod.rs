@@ -31,7 +31,10 @@ pub use source::{FileFormat, Line, Row, Rows};
 pub use times::{Clock, DateOrder};
 pub use words::Services;
 
+use chrono::{DateTime, Utc};
 use rebound_schemas::Event;
+
+use crate::intake::{Rejection, Rules};
 
 /// Longest row accepted, in bytes.
 pub const MAX_ROW_BYTES: usize = 1024 * 1024;
@@ -113,4 +116,10 @@ pub struct Notes {
     pub ambiguous_times: u64,
     /// Severities that are no known word, taken as `warning`.
     pub unknown_severities: std::collections::BTreeMap<String, u64>,
+}
+
+/// Whether an event may come from outside, by the rules of the intake.
+fn check(event: &Event, now: DateTime<Utc>) -> Result<(), String> {
+    let rejected = |rejection: Rejection| format!("{}: expected {}", rejection.message, rejection.expected);
+    Rules::default().check(event, now).map_err(rejected)
 }

@@ -9,12 +9,11 @@ use chrono::{DateTime, Utc};
 use rebound_schemas::event::{Outcome, ProbeCompleted};
 use rebound_schemas::{Event, EventId, ProbeId, SiteId, Source};
 
-use super::mapping::{Column, Mapping};
+use super::mapping::{Mapping, ProbeColumns};
 use super::source::{Row, Rows};
 use super::times::Clock;
 use super::words::{self, Services};
-use super::{ImportError, Notes, Verdict};
-use crate::intake::Rules;
+use super::{ImportError, Notes, Verdict, check};
 
 /// What a probe is called where the file does not say.
 const PROBE: &str = "import";
@@ -22,7 +21,7 @@ const PROBE: &str = "import";
 /// Turns rows into probe results.
 #[derive(Debug)]
 pub struct Probes {
-    columns: [Column; 8],
+    columns: ProbeColumns,
     mapping: Mapping,
     clock: Clock,
     source: Source,
@@ -48,17 +47,7 @@ impl Probes {
         source: Source,
         known: impl IntoIterator<Item = String>,
     ) -> Result<Self, ImportError> {
-        let needed = |field: &str| match field {
-            "service" => mapping.service.is_none(),
-            _ => matches!(field, "time" | "outcome"),
-        };
-        let mut columns = Vec::new();
-        for field in super::mapping::PROBE_FIELDS {
-            let column = mapping.column(field);
-            rows.demand(field, &column, needed(field))?;
-            columns.push(column);
-        }
-        let columns = columns.try_into().expect("as many columns as fields");
+        let columns = ProbeColumns::of(rows, &mapping, &["time", "outcome"])?;
         let known: HashSet<u64> = known.into_iter().map(|id| hash(&id)).collect();
         let before = known.len();
         Ok(Self { columns, mapping, clock, source, known, before, services, notes: Notes::default() })
@@ -75,21 +64,18 @@ impl Probes {
     /// # Errors
     /// Why it can't go in, in words for who has to mend it.
     pub fn read(&mut self, row: &Row, now: DateTime<Utc>) -> Result<Verdict, String> {
-        let [time, service, outcome, latency, probe, site, cause, reason] = &self.columns;
-        let needed = |what: &str, column: &Column| {
-            row.get(column).ok_or_else(|| format!("it has no {what}: nothing stands in {}", column.names.join(" or ")))
-        };
-        let at = self.clock.read(&needed("time", time)?).map_err(|fault| format!("time: {fault}"))?;
+        let c = &self.columns;
+        let at = self.clock.read(&row.need("time", &c.time)?).map_err(|fault| format!("time: {fault}"))?;
         let name = match &self.mapping.service {
             Some(name) => name.clone(),
-            None => needed("service", service)?,
+            None => row.need("service", &c.service)?,
         };
         let service = self.services.of(&name)?;
-        let word = needed("outcome", outcome)?;
+        let word = row.need("outcome", &c.outcome)?;
         let outcome = words::outcome(&word).ok_or_else(|| {
             format!("outcome: {word:?} is no outcome: write healthy, degraded or failed (or up and down, 1 and 0)")
         })?;
-        let latency_us = match row.get(latency) {
+        let latency_us = match row.get(&c.latency_ms) {
             None => 0,
             Some(text) => {
                 let millis = text.parse::<f64>().ok().filter(|ms| (0.0..1e12).contains(ms));
@@ -97,11 +83,11 @@ impl Probes {
                 (millis * 1000.0).round() as u64
             }
         };
-        let probe = row.get(probe).unwrap_or_else(|| PROBE.to_owned());
+        let probe = row.get(&c.probe).unwrap_or_else(|| PROBE.to_owned());
         let probe = ProbeId::new(&probe).map_err(|e| format!("probe {probe:?}: {e}"))?;
         let site =
-            row.get(site).map(|site| SiteId::new(&site).map_err(|e| format!("site {site:?}: {e}"))).transpose()?;
-        let cause = row.get(cause).filter(|_| outcome == Outcome::Failed);
+            row.get(&c.site).map(|site| SiteId::new(&site).map_err(|e| format!("site {site:?}: {e}"))).transpose()?;
+        let cause = row.get(&c.cause).filter(|_| outcome == Outcome::Failed);
         let id = format!("{service}/{probe}/{}{}", site.as_ref().map_or("", |s| s.as_str()), at.timestamp_micros());
         let event = Event {
             id: EventId::new(&id).map_err(|e| format!("the names are too long together: {e}"))?,
@@ -115,15 +101,13 @@ impl Probes {
                 latency_us,
                 site,
                 error_class: cause.as_deref().map(|cause| words::error_class(cause, &self.mapping.causes)),
-                reason: row.get(reason).or(cause),
+                reason: row.get(&c.reason).or(cause),
                 http_status: None,
                 certificate_expires_at: None,
             }
             .into(),
         };
-        Rules::default()
-            .check(&event, now)
-            .map_err(|rejection| format!("{}: expected {}", rejection.message, rejection.expected))?;
+        check(&event, now)?;
         self.notes.ambiguous_times = self.clock.ambiguous;
         Ok(if self.known.insert(hash(event.id.as_str())) { Verdict::New(vec![event]) } else { Verdict::Unchanged })
     }

@@ -96,6 +96,16 @@ impl Row {
             Self::Object(object) => text_of(member(object, name)?),
         })
     }
+
+    /// The same of a column that there is no doing without; `what` it tells is for the message.
+    pub(super) fn need(&self, what: &str, column: &Column) -> Result<String, String> {
+        self.get(column).ok_or_else(|| missing(what, column))
+    }
+}
+
+/// Why a row without this column can't go in.
+pub(super) fn missing(what: &str, column: &Column) -> String {
+    format!("it has no {what}: nothing stands in {}", column.names.join(" or "))
 }
 
 fn member<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {

@@ -9,6 +9,7 @@
 //! in all three topics. A partition lost is forgotten; should two instances believe they own the same one, the
 //! table's positions let only one of them commit.
 
+mod committer;
 mod pipeline;
 mod reader;
 

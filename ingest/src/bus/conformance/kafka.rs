@@ -7,7 +7,7 @@ use super::*;
 use crate::bus::kafka::{KafkaBus, KafkaSettings};
 
 /// Brokers of a real cluster, if there is one.
-fn brokers() -> Option<String> {
+pub(in crate::bus) fn brokers() -> Option<String> {
     let brokers = std::env::var("REBOUND_TEST_KAFKA").ok().filter(|brokers| !brokers.is_empty());
     if brokers.is_none() {
         println!("Kafka suite not run: set REBOUND_TEST_KAFKA");

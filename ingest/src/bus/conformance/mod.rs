@@ -4,7 +4,7 @@
 //! `REBOUND_TEST_KAFKA` names brokers. What only one of them can promise is in [`embedded`] and [`kafka`].
 
 mod embedded;
-mod kafka;
+pub(super) mod kafka;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

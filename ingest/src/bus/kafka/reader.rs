@@ -182,9 +182,7 @@ impl Reader {
             ("fetch.queue.backoff.ms", "10"),
         ];
         for (key, value) in ours {
-            if !link.settings.properties.contains_key(key) {
-                config.set(key, value);
-            }
+            config.set(key, link.property(key, value));
         }
         link.create(&config, link.reporter())
     }

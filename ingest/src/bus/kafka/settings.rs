@@ -237,22 +237,19 @@ impl Link {
     }
 
     /// The user's value of a setting, or ours.
-    fn property<'a>(&'a self, key: &str, ours: &'a str) -> &'a str {
+    pub(super) fn property<'a>(&'a self, key: &str, ours: &'a str) -> &'a str {
         self.settings.properties.get(key).map_or(ours, String::as_str)
     }
 
     /// For a producer; a transactional one if it has an id.
     pub(super) fn producer(&self, role: &str, transactional_id: Option<&str>) -> ClientConfig {
         let mut config = self.base(role);
-        let set_by_user = |key: &str| self.settings.properties.contains_key(key);
-        config.set("enable.idempotence", "true").set("acks", "all");
-        if !set_by_user("linger.ms") {
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
             // Batches form while earlier ones are under way; waiting longer would only add latency.
-            config.set("linger.ms", "1");
-        }
-        if !set_by_user("message.max.bytes") {
-            config.set("message.max.bytes", (2 * MAX_RECORD_BYTES).to_string());
-        }
+            .set("linger.ms", self.property("linger.ms", "1"))
+            .set("message.max.bytes", self.property("message.max.bytes", &(2 * MAX_RECORD_BYTES).to_string()));
         let limit = self.settings.transaction_timeout_ms;
         match transactional_id {
             Some(id) => {

@@ -60,13 +60,9 @@ pub(super) async fn begin(link: &Arc<Link>, id: &str) -> Result<Client, BusError
     blocking(move || {
         let producer: Client = link.create(&config, link.reporter())?;
         let deadline = Instant::now() + link.settings.timeout();
-        loop {
-            match producer.init_transactions(left(deadline)) {
-                Ok(()) => return Ok(producer),
-                Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < deadline => {}
-                Err(error) => return Err(link.error("taking over a transactional id", error)),
-            }
-        }
+        retried(deadline, |limit| producer.init_transactions(limit))
+            .map_err(|error| link.error("taking over a transactional id", error))?;
+        Ok(producer)
     })
     .await
 }
