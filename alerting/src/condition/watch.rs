@@ -90,7 +90,7 @@ impl Watch {
         if let (Measure::BurnRate(objective, pace), EventData::ProbeCompleted(data)) =
             (&judge.condition.measure, &event.data)
         {
-            return self.burn(*objective, *pace, event, data);
+            return self.burn(judge, *objective, *pace, event, data);
         }
         let Some((stream, seen)) = judge.see(of, &event.subject, &event.data) else { return false };
         let at = match self.streams.iter().position(|(known, _)| **known == *stream) {
@@ -128,13 +128,13 @@ impl Watch {
         true
     }
 
-    fn burn(&mut self, objective: f64, pace: Pace, event: &Event, data: &ProbeCompleted) -> bool {
+    fn burn(&mut self, judge: &Judge, objective: f64, pace: Pace, event: &Event, data: &ProbeCompleted) -> bool {
         if data.outcome == Outcome::Degraded {
             return false;
         }
         let burn = self.burn.get_or_insert_with(|| Box::new(Burn::new(pace)));
         burn.observe(event.occurred_at, data.outcome == Outcome::Failed);
-        let holds = burn.burning(objective).is_some();
+        let holds = burn.burning(objective, judge.condition.at_least).is_some();
         self.turn(event, holds);
         true
     }
@@ -243,7 +243,7 @@ impl Watch {
                 (words, by, 0)
             }
             Measure::BurnRate(objective, _) => {
-                let burning = self.burn.as_ref().and_then(|burn| burn.burning(*objective));
+                let burning = self.burn.as_ref().and_then(|burn| burn.burning(*objective, judge.condition.at_least));
                 let words = burning.map(|burning| {
                     let (rate, hours) = ((burning.rate * 10.0).round() / 10.0, burning.pair.long / 60);
                     format!("the error budget of {} % burns {rate} times too fast over {hours}h", percent(*objective))
