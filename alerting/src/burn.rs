@@ -9,12 +9,14 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rebound_schemas::plan::Pace;
+use serde::{Deserialize, Serialize};
 
 const BUCKETS: i64 = 12;
 const RING: usize = BUCKETS as usize + 1;
 
 /// Long and short window, and how many times faster than sustainable the budget burns.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Pair {
     /// The long window, in minutes.
     pub long: i64,
@@ -34,7 +36,8 @@ pub fn pairs(pace: Pace) -> [Pair; 2] {
 }
 
 /// Successes and failures over one window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Window {
     /// A bucket's length in seconds.
     step: i64,
@@ -81,7 +84,8 @@ impl Window {
 }
 
 /// The four windows of a pace.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Burn {
     pairs: [Pair; 2],
     /// Long and short of each pair.

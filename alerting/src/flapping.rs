@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// States that are remembered.
 pub const STATES: u32 = 21;
 const TRANSITIONS: u32 = STATES - 1;
@@ -20,7 +22,7 @@ const SEEN: u32 = 1 << 30;
 const FLAPPING: u32 = 1 << 31;
 
 /// The last 21 states of one probe and whether they flap, in four bytes: bit 0 is the newest state.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flapping(u32);
 
 impl Flapping {

@@ -5,6 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rebound_schemas::event::{EventRef, Outcome, ProbeCompleted, SuppressionCause};
 use rebound_schemas::plan::{Effect, Limit, Measure, Pace};
 use rebound_schemas::{AlertId, Event, EventData, IncidentId};
+use serde::{Deserialize, Serialize};
 
 use super::{Judge, Objectives, percent};
 use crate::burn::Burn;
@@ -29,7 +30,8 @@ pub struct Warning {
 }
 
 /// What was seen of a condition at one service, and what was decided about it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Watch {
     /// Whether it fails the service.
     fails: bool,
@@ -41,8 +43,10 @@ pub struct Watch {
     /// The observation that last turned the signal on.
     turned_by: Option<EventRef>,
     /// The open warning.
+    #[serde(skip)]
     pub warning: Option<Box<Warning>>,
     /// The last one that was, and when it ended.
+    #[serde(skip)]
     pub closed: Option<Box<(AlertId, DateTime<Utc>)>>,
 }
 
@@ -73,6 +77,12 @@ impl Watch {
             warning: None,
             closed: None,
         }
+    }
+
+    /// Takes what `other` has seen for its own; what was decided stays.
+    pub(crate) fn restore(&mut self, other: Self) {
+        let (warning, closed) = (self.warning.take(), self.closed.take());
+        *self = Self { warning, closed, ..other };
     }
 
     /// Forgets what was seen; what was decided stays.
