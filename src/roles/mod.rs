@@ -11,6 +11,7 @@ pub(crate) mod moves;
 pub(crate) mod publish;
 pub(crate) mod recover;
 mod seat;
+mod snapshot;
 pub(crate) mod tenure;
 pub(crate) mod view;
 
@@ -39,6 +40,7 @@ use crate::cli::Done;
 use crate::config::{BusKind, Config};
 use crate::http::{Listener, Readiness, Served};
 use seat::{Seat, Span};
+use snapshot::Snapshots;
 use view::View;
 
 /// One kind of work that a process can do.
@@ -207,11 +209,12 @@ impl Process {
             let figures = figures::Figures::new(&mut registry);
             let (view, bus, ready) = (self.handle.view.clone(), self.handle.bus.clone(), self.readiness.role("serve"));
             api = api.merge(view::router(view.clone())).merge(moves::router(view.clone(), bus.clone()));
+            let snapshots = self.handle.plan.as_deref().map(|plan| Arc::new(Snapshots::new(&self.config, plan)));
             let stop = deciders.clone();
             self.spawn(Stage::Deciders, "serve", async move {
                 tokio::select! {
                     () = stop.cancelled() => Ok(()),
-                    result = view::follow(view.clone(), bus, ready) => result.context("the state of the services"),
+                    result = view::follow(view.clone(), bus, snapshots, ready) => result.context("the state of the services"),
                     () = figures.keep(&view) => Ok(()),
                 }
             });
@@ -250,9 +253,10 @@ impl Process {
     fn start_deciders(&mut self, plan: &Arc<Plan>, stop: &CancellationToken) {
         if let Some(channels) = self.channels.clone() {
             let seat = self.seat("alert", alert::GROUP, Topic::Observations, Span::All, stop);
-            let plan = plan.clone();
+            let (plan, snapshots) = (plan.clone(), Arc::new(Snapshots::new(&self.config, plan)));
             self.spawn(Stage::Deciders, "alert", async move {
-                let tenure = move |held, folded| alert::decide(held, plan.clone(), channels.clone(), folded);
+                let tenure =
+                    move |held, folded| alert::decide(held, plan.clone(), channels.clone(), snapshots.clone(), folded);
                 seat.serve(tenure).await.context("alerting")
             });
         }

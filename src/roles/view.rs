@@ -2,6 +2,7 @@
 //!
 //! It decides nothing and commits no position: a view starts by folding the past anew, like everybody else.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,7 +21,8 @@ use rebound_schemas::plan::Plan;
 use rebound_schemas::{Event, IncidentId, RecoveryId, ServiceId, TierId};
 use serde::Serialize;
 
-use super::alert::{fold_decisions, fold_observations};
+use super::alert::{fold_decisions, fold_observations, remembered};
+use super::snapshot::{Snapshots, take_up};
 use super::tenure::Feed;
 
 /// State of a service as people read it.
@@ -192,14 +194,31 @@ impl View {
 }
 
 /// Folds the past into the view, then what comes, until it fails.
-pub(crate) async fn follow(view: Arc<View>, bus: Arc<dyn EventBus>, ready: Arc<AtomicBool>) -> Result<(), BusError> {
+pub(crate) async fn follow(
+    view: Arc<View>,
+    bus: Arc<dyn EventBus>,
+    snapshots: Option<Arc<Snapshots>>,
+    ready: Arc<AtomicBool>,
+) -> Result<(), BusError> {
     let take = |event: &Event| view.take(std::slice::from_ref(event));
-    let mut on = fold_decisions(&bus, take).await?;
     let lookback = view
         .plan
         .as_deref()
         .map_or(TimeDelta::zero(), |plan| TimeDelta::from_std(lookback(plan)).unwrap_or(TimeDelta::days(1)));
-    on.extend(fold_observations(&bus, 0..bus.partitions(), Utc::now() - lookback, None, take).await?);
+    let stretches = remembered(&bus, 0..bus.partitions(), Utc::now() - lookback, None).await?;
+    let snapshot = async {
+        match &snapshots {
+            Some(snapshots) => snapshots.read(&bus, &stretches).await,
+            None => BTreeMap::new(),
+        }
+    };
+    let (on, snapshot) = tokio::join!(fold_decisions(&bus, take), snapshot);
+    let mut on = on?;
+    let known = match &mut view.lock().engine {
+        Some(engine) => take_up(engine, snapshot),
+        None => BTreeMap::new(),
+    };
+    on.extend(fold_observations(&bus, &stretches, &known, take).await?);
     ready.store(true, Ordering::Release);
     let mut feed = Feed::start(&bus, on);
     loop {

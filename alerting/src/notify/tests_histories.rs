@@ -81,7 +81,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         2 => any::<bool>().prop_map(|by_partition| Act::Restart { by_partition }),
         4 => (1..50_i64).prop_map(Act::Wait),
     ];
-    prop::collection::vec(act, 1..60)
+    prop::collection::vec(act, 1..40)
 }
 
 /// The durable log, the notifier over it, and a receiver that drops repeats by the key.
@@ -200,7 +200,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000), ..ProptestConfig::default() })]
+    #![proptest_config(crate::cases::cheap())]
 
     /// Each transition is told at least once, and at most once to a receiver that drops repeats by the key.
     #[test]

@@ -256,6 +256,18 @@ impl Plan {
             }
             _ => {}
         }
+        for condition in policy.conditions.iter().filter(|condition| !condition.burn_window().is_zero()) {
+            let seen = |probe: &Probe| condition.burn_window().as_secs_f64() / probe.every.as_secs_f64();
+            let seen: f64 = self.probes_of(&service.id).map(seen).sum();
+            if longest.is_some() && seen < f64::from(condition.at_least) {
+                let (id, window, least) = (&condition.id, words(condition.burn_window()), condition.at_least);
+                let seen = seen.floor();
+                warn(
+                    "",
+                    format!("is observed {seen} times in {window}, and {id} of policy {} needs {least}", policy.id),
+                );
+            }
+        }
         for need in service.depends_on.iter().filter_map(|id| self.services.get(id)) {
             if need.rto > service.rto {
                 let (own, other) = (words(service.rto), words(need.rto));

@@ -82,8 +82,8 @@ fn the_policies_example_explains_each_condition() {
         "the newest good backup being older than the service's RPO: told as critical",
         "a certificate that expires within 14d: told as warning",
         "no observation at all: told as warning",
-        "the error budget of 99.9 % burning 14.4 times too fast over 1h and 5m, or 6 times over 6h and 30m: told as \
-         critical",
+        "the error budget of 99.9 % burning 14.4 times too fast over 1h and 5m, or 6 times over 6h and 30m, by 30 \
+         observations or more: told as critical",
         "a degraded probe, 3 times in a row: told as warning",
     ];
     assert_eq!(explained, expected);
