@@ -4,6 +4,7 @@
 //! from outside (probes, intake), then what decides and acts, then the log writer, which is given time to write down
 //! what is on the bus.
 
+pub(crate) mod adopted;
 pub(crate) mod alert;
 mod clock;
 pub(crate) mod figures;
@@ -220,6 +221,9 @@ impl Process {
             });
         }
         if let Some(plan) = self.handle.plan.clone() {
+            if self.has(Role::Alert) || self.has(Role::Recover) {
+                adopted::tell(self.handle.bus.clone(), plan.clone(), chrono::Utc::now());
+            }
             self.start_deciders(&plan, &deciders);
             if self.has(Role::Probe) {
                 let site = self.config.probe.site.as_deref().map(SiteId::new).transpose();

@@ -310,6 +310,7 @@ pub(super) fn sentence(event: &Event) -> String {
         }
         D::FailoverStarted(data) => format!("moving from {} to {}", data.from_site, data.to_site),
         D::FaultInjected(data) => format!("fault injected: {} {}", line(&data.fault), line(&data.target)),
+        D::PlanAdopted(data) => format!("the plan {} is decided under", line(&data.name)),
         D::ImprovementOpened(data) => format!("improvement {}: {}", line(&data.improvement), line(&data.title)),
         _ => generic(event),
     }

@@ -119,7 +119,8 @@ fn is_own_decision(kind: Kind) -> bool {
         | Kind::RecoveryVerified
         | Kind::RecoveryFinished
         | Kind::RecoveryEscalated
-        | Kind::ProcedureDemoted => true,
+        | Kind::ProcedureDemoted
+        | Kind::PlanAdopted => true,
         Kind::ProbeCompleted
         | Kind::ServiceLevelMeasured
         | Kind::ResourceMeasured
