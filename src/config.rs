@@ -14,6 +14,8 @@ use rebound_ingest::log::COMMIT_BYTES;
 use rebound_schemas::plan::nearest;
 use serde::{Deserialize, Serialize};
 
+use crate::http::guard::Role as TokenRole;
+
 /// All settings of one process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -119,10 +121,27 @@ pub(crate) struct Http {
     pub(crate) tls_cert: Option<PathBuf>,
     /// PEM private key.
     pub(crate) tls_key: Option<PathBuf>,
-    /// File that holds the bearer token which every request but the health checks must show.
+    /// File that holds the one bearer token, which may do everything; for several with roles there is `token`.
     pub(crate) token_file: Option<PathBuf>,
     /// The Alertmanager label that names the service.
     pub(crate) alertmanager_label: String,
+    /// Bearer tokens, each with the name that stands in events and a role. Every request but the health checks must
+    /// show one, if there are any.
+    pub(crate) token: Vec<TokenSetting>,
+}
+
+/// `[[http.token]]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TokenSetting {
+    /// Who shows it, as events say it.
+    pub(crate) name: String,
+    /// What it may be used for.
+    pub(crate) role: TokenRole,
+    /// File that holds it.
+    pub(crate) file: Option<PathBuf>,
+    /// Environment variable that holds it.
+    pub(crate) env: Option<String>,
 }
 
 /// `[sql]`
@@ -199,6 +218,7 @@ impl Default for Http {
             tls_key: None,
             token_file: None,
             alertmanager_label: "service".into(),
+            token: Vec::new(),
         }
     }
 }
@@ -260,8 +280,11 @@ impl Config {
         })?;
         // Paths in a file are meant from where the file is.
         if let Some(folder) = file.and_then(Path::parent) {
-            for path in
-                [&mut config.plan, &mut config.http.tls_cert, &mut config.http.tls_key, &mut config.http.token_file]
+            let http = &mut config.http;
+            let tokens = http.token.iter_mut().map(|token| &mut token.file);
+            for path in [&mut config.plan, &mut http.tls_cert, &mut http.tls_key, &mut http.token_file]
+                .into_iter()
+                .chain(tokens)
             {
                 if let Some(path) = path.as_mut().filter(|path| path.is_relative()) {
                     *path = folder.join(&path);
@@ -283,12 +306,27 @@ impl Config {
         if self.http.tls_cert.is_some() != self.http.tls_key.is_some() {
             bail!("[http] tls_cert and tls_key go together: write both, or neither");
         }
-        if !self.http.listen.ip().is_loopback() && (self.http.tls_cert.is_none() || self.http.token_file.is_none()) {
+        let open = self.http.token_file.is_none() && self.http.token.is_empty();
+        if !self.http.listen.ip().is_loopback() && (self.http.tls_cert.is_none() || open) {
             bail!(
-                "[http] listen = \"{}\" can be reached from other machines: write tls_cert, tls_key and token_file, \
-                 or listen on 127.0.0.1",
+                "[http] listen = \"{}\" can be reached from other machines: write tls_cert, tls_key and token_file \
+                 (or [[http.token]]), or listen on 127.0.0.1",
                 self.http.listen
             );
+        }
+        for (n, token) in self.http.token.iter().enumerate() {
+            let TokenSetting { name, file, env, .. } = token;
+            if name.trim().is_empty() || name.len() > 100 || name.contains(char::is_control) {
+                bail!("[[http.token]] name = {name:?} is no name: write who shows the token, in one line");
+            }
+            if name == "token_file" || self.http.token[..n].iter().any(|other| other.name == *name) {
+                bail!("[[http.token]] name = {name:?} is there twice: events could not say who it was");
+            }
+            if file.is_some() == env.is_some() {
+                bail!(
+                    "[[http.token]] {name}: write where the token is, as file = \"…\" or env = \"…\", and one of them"
+                );
+            }
         }
         if self.log.commit_age.is_zero() || self.log.commit_age > Duration::from_secs(60) {
             bail!("[log] commit_age must be more than 0s and at most 60s");

@@ -18,5 +18,6 @@ mod notify;
 mod pipeline;
 mod readme;
 mod receiver;
+mod recoveries;
 mod support;
 mod windows;

@@ -22,6 +22,7 @@ use rebound_schemas::{AlertId, Event, EventData, EventId, IncidentId, RecoveryId
 use serde::Serialize;
 
 pub use self::choose::{Named, named};
+pub(crate) use self::words::withheld;
 pub use self::words::{clock, span};
 
 /// Observations before the first failure that may belong to the story.

@@ -216,7 +216,7 @@ pub(crate) async fn decide(
 
 /// Says so when somebody pauses, or resumes, what the plan does not have: they believe that it stopped.
 fn warn_of_scope(event: &Event, plan: &Plan) {
-    if let Some(fault) = Scope::of(&event.data).and_then(|scope| scope.fault(plan)) {
-        tracing::warn!(kind = %event.kind(), id = %event.id, "stops nothing and lets nothing go on: {fault}");
+    if let Some((fault, remedy)) = Scope::of(&event.data).and_then(|scope| scope.fault(plan)) {
+        tracing::warn!(kind = %event.kind(), id = %event.id, "stops nothing and lets nothing go on: {fault}: {remedy}");
     }
 }

@@ -10,9 +10,9 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use chrono::{DateTime, TimeDelta, Utc};
+use rebound_alerting::desk::Desk;
 use rebound_alerting::engine::{Engine, RecoveryState, ServiceStatus, lookback};
 use rebound_alerting::moves::Courses;
-use rebound_alerting::pause::Pauses;
 use rebound_alerting::sites::Sites;
 use rebound_alerting::threshold::Health;
 use rebound_ingest::bus::{BusError, EventBus};
@@ -92,7 +92,7 @@ pub(super) struct Folded {
     engine: Option<Engine>,
     record: Record,
     pub(super) sites: Sites,
-    pub(super) pauses: Pauses,
+    pub(super) desk: Desk,
     pub(super) courses: Courses,
 }
 
@@ -103,15 +103,6 @@ pub(crate) struct View {
     folded: Mutex<Folded>,
 }
 
-impl Folded {
-    /// The recovery of a service that waits or runs; a dry run does neither.
-    pub(super) fn under_way(&self, service: &ServiceId, now: DateTime<Utc>) -> Option<RecoveryId> {
-        let status = self.engine.as_ref()?.status(service, now)?;
-        let open = status.recovery.filter(|recovery| !matches!(recovery.state, RecoveryState::Finished(_)));
-        open.map(|recovery| recovery.id).filter(|id| !id.is_dry_run())
-    }
-}
-
 impl View {
     pub(crate) fn new(plan: Option<Arc<Plan>>) -> Self {
         let engine = plan.clone().map(|plan| {
@@ -120,8 +111,8 @@ impl View {
             engine.own_where(|_| true);
             engine
         });
-        let (record, sites, pauses, courses) = Default::default();
-        Self { plan, folded: Mutex::new(Folded { engine, record, sites, pauses, courses }) }
+        let (record, sites, desk, courses) = Default::default();
+        Self { plan, folded: Mutex::new(Folded { engine, record, sites, desk, courses }) }
     }
 
     pub(crate) fn plan(&self) -> Option<&Plan> {
@@ -137,7 +128,7 @@ impl View {
         for event in events {
             folded.record.evolve(event);
             folded.sites.evolve(event);
-            folded.pauses.evolve(event);
+            folded.desk.evolve(event);
             folded.courses.evolve(event);
             if let Some(engine) = &mut folded.engine {
                 engine.fold(event);
@@ -180,6 +171,16 @@ impl View {
             recovery: status.recovery.map(|r| r.id),
             escalated: status.escalated,
         }
+    }
+
+    /// Looks at what people may speak about.
+    pub(crate) fn with_desk<T>(&self, look: impl FnOnce(&Desk) -> T) -> T {
+        look(&self.lock().desk)
+    }
+
+    /// Takes what was said here before it comes back over the bus, so that the next who speaks knows of it.
+    pub(crate) fn note(&self, event: &Event) {
+        self.lock().desk.evolve(event);
     }
 
     /// Looks at the incidents and recoveries so far.

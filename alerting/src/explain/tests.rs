@@ -183,7 +183,7 @@ fn what_waits_for_a_person_and_who_said_what_is_told() {
         .then("db", "w-2", waits(WithheldReason::Paused, 2, Some("cat")));
     let told = lived.told(&Subject::Recovery(recovery.clone()));
     assert_eq!(answer(&told, "why it waits"), "08:00:31 it waits for approval; 08:00:33 cat paused automation");
-    assert_eq!(answer(&lived.of_service("db"), "what is paused"), "cat paused every recovery: audit");
+    assert_eq!(answer(&lived.of_service("db"), "what is paused"), "cat paused everything: audit");
     let approved: RecoveryApproved =
         serde_json::from_value(serde_json::json!({ "recovery": recovery.as_str(), "by": "dan" })).unwrap();
     let lived = lived.then("db", "a-1", approved).finish(RecoveryOutcome::Succeeded);

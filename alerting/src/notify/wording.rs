@@ -170,8 +170,7 @@ impl Member {
             (Transition::Escalated, None, _) => by_hand(),
             (_, None, Some(standing)) => match standing.stage {
                 RecoveryStage::Waiting => format!(
-                    "Say yes: rebound recovery approve {0} --by YOU (or no: rebound recovery reject {0} --by YOU \
-                     --reason WHY)",
+                    "Say yes: rebound recovery approve {0} (or no: rebound recovery reject {0} --comment WHY)",
                     standing.recovery
                 ),
                 RecoveryStage::Interrupted | RecoveryStage::Cancelled => by_hand(),
