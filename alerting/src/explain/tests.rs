@@ -284,6 +284,38 @@ fn why_nothing_happened_is_told_by_service() {
 }
 
 #[test]
+fn a_service_of_which_there_is_nothing_is_unobserved_and_one_that_the_plan_lacks_is_unknown() {
+    let lived = Lived::new().probes("api", "S");
+    let told = lived.of_service("db");
+    assert!(told.title.starts_with("unobserved at "), "{}", told.title);
+    let seen = "nothing was seen of it; after 1 min of silence it is neither up nor down";
+    assert_eq!(answer(&told, "what was seen"), seen);
+    let [note] = &told.notes[..] else { panic!("{:?}", told.notes) };
+    assert!(note.starts_with("nothing was observed or decided in the 1 h before: --within "), "{note}");
+    assert!(lived.of_service("api").notes.is_empty());
+    let (service, within) = (ServiceId::new("db").unwrap(), TimeDelta::hours(1));
+    let subject = |service: &ServiceId| Subject::Service { service: service.clone(), at: at(10), within };
+    assert_eq!(explain(&subject(&service), &lived.log, None, at(10)), None, "without a plan");
+    let unknown = ServiceId::new("none").unwrap();
+    assert_eq!(explain(&subject(&unknown), &lived.log, Some(lived.plan.as_ref()), at(10)), None);
+}
+
+#[test]
+fn a_silence_with_the_name_of_a_dependency_is_not_taken_for_it() {
+    let silence = SilenceCreated {
+        silence: "db".into(),
+        services: vec![ServiceId::new("api").unwrap()],
+        matchers: vec![],
+        from: at(0),
+        until: at(20),
+        by: "ann".into(),
+        reason: "moving racks".into(),
+    };
+    let lived = Lived::new().then("api", "s", silence).probes("db", "FFF").probes("api", "FFF");
+    assert_eq!(answer(&lived.of_service("api"), "why it is quiet"), "dependency db");
+}
+
+#[test]
 fn without_the_plan_that_decided_no_threshold_is_invented() {
     let lived = Lived::new().probes("db", "FFF");
     let other = Plan::parse(&PLAN.replace("intensity = 3", "intensity = 9"), "plan.toml").unwrap();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::condition::DegradedAs;
 use super::model::{Check, Plan, Policy, Probe, Service};
-use super::reader::words;
+use super::reader::{percent, words};
 use crate::event::{RecoveryMethod, TriggerMode};
 use crate::ids::ServiceId;
 
@@ -119,9 +119,9 @@ impl Plan {
             }
         }
         for site in self.sites.values() {
-            let (time, share) = (words(site.recovery_time), site.capacity * 100.0);
+            let (time, share) = (words(site.recovery_time), percent(site.capacity));
             line(format_args!(
-                "site {} ({}): takes over within {time} with {share} % of the load",
+                "site {} ({}): takes over within {time} with {share} of the load",
                 site.id, site.purpose
             ));
         }

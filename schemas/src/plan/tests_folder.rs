@@ -265,3 +265,12 @@ fn the_erlmcp_plan_has_one_warning_that_its_objectives_deserve() {
     let expected = "service.session-manager.rpo: 1h needs more than backups: the newest of them may be 1d old";
     assert_eq!(example("erlmcp").warnings(), [expected]);
 }
+
+#[test]
+fn a_share_of_the_load_is_told_as_it_was_written() {
+    for (capacity, told) in [("0.07", "7"), ("0.29", "29"), ("0.125", "12.5"), ("5", "500")] {
+        let text = format!("[[site]]\nid = \"a\"\ncapacity = {capacity}\n[[service]]\nid = \"web\"\nsite = \"a\"\n");
+        let explained = Plan::parse(&text, "plan.toml").unwrap_or_else(|faults| panic!("{faults}")).explain();
+        assert!(explained.contains(&format!(" with {told} % of the load")), "{explained}");
+    }
+}

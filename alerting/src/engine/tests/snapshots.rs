@@ -89,7 +89,7 @@ proptest! {
     /// The same of what is measured, of what time brings about, and of budgets.
     #[test]
     fn conditions_that_are_taken_up_hold_what_they_held(
-        ops in prop::collection::vec(conditions::op(), 1..20),
+        ops in prop::collection::vec(conditions::op(), 1..12),
         begun in any::<prop::sample::Index>(),
     ) {
         let mut world = conditions::world(conditions::ALL);
