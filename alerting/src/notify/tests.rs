@@ -168,17 +168,17 @@ fn an_escalation_is_told_whichever_topic_is_folded_first() {
 }
 
 /// A recovery by `restore` was triggered, ended badly, and the procedure was demoted for it.
-fn demotion(recovery: &str) -> [Event; 2] {
+pub(super) fn demotion(service: &str, incident: &IncidentId, second: i64) -> [Event; 2] {
     let procedure = ProcedureId::new("restore").unwrap();
-    let recovery = RecoveryId::new(recovery).unwrap();
+    let recovery = RecoveryId::new(&format!("rec-{incident}")).unwrap();
     let triggered = RecoveryTriggered {
         recovery: recovery.clone(),
-        incident: ids().1,
+        incident: incident.clone(),
         attempt: 1,
         procedure: procedure.clone(),
         method: None,
         mode: TriggerMode::Auto,
-        first_failure_at: at(80),
+        first_failure_at: at(second),
         not_before: None,
         by: None,
         reason: None,
@@ -188,7 +188,8 @@ fn demotion(recovery: &str) -> [Event; 2] {
     };
     let (failed, newest) = (vec![recovery.clone()], recovery);
     let demoted = ProcedureDemoted { procedure, succeeded: 1, attempts: 3, below: 0.8, over: 5, failed, newest };
-    [event(101, triggered), event(110, demoted)]
+    let of = |what, data| testing::event(SOURCE, &format!("{what}-{incident}"), service, at(second), data);
+    [of("triggered", EventData::from(triggered)), of("demoted", demoted.into())]
 }
 
 #[test]
@@ -196,7 +197,7 @@ fn a_demotion_is_told_once_to_whoever_was_told_of_the_outage() {
     let mut notifier = notifier();
     notifier.fold(&raised(100));
     assert_eq!(tell(&mut notifier, 100), [(Transition::Raised, 0)]);
-    demotion("rec-1").iter().for_each(|event| notifier.fold(event));
+    demotion("db", &ids().1, 110).iter().for_each(|event| notifier.fold(event));
     let due = due(&mut notifier, 111);
     let first = due[0].first();
     assert_eq!(first.told.transition, Transition::Demoted);
@@ -207,7 +208,7 @@ fn a_demotion_is_told_once_to_whoever_was_told_of_the_outage() {
     );
     assert!(first.ask.ends_with("rebound recovery promote restore --comment WHY"), "{}", first.ask);
     assert_eq!(tell(&mut notifier, 111), [(Transition::Demoted, 0)]);
-    demotion("rec-1").iter().for_each(|event| notifier.fold(event));
+    demotion("db", &ids().1, 110).iter().for_each(|event| notifier.fold(event));
     assert!(tell(&mut notifier, 112).is_empty(), "delivered again");
     // An escalation of the same incident is another matter.
     let (incident, reason) = (ids().1, "gave up".into());
@@ -219,7 +220,7 @@ fn a_demotion_is_told_once_to_whoever_was_told_of_the_outage() {
 fn a_demotion_of_what_is_over_is_no_message() {
     let mut notifier = notifier();
     [raised(100), resolved(105)].iter().for_each(|event| notifier.fold(event));
-    demotion("rec-1").iter().for_each(|event| notifier.fold(event));
+    demotion("db", &ids().1, 110).iter().for_each(|event| notifier.fold(event));
     let told: Vec<_> = (0..3).flat_map(|second| tell(&mut notifier, 111 + second)).collect();
     assert_eq!(told, [(Transition::Raised, 0), (Transition::Resolved, 0)]);
 }
