@@ -125,18 +125,23 @@ impl Ann<'_> {
     }
 }
 
+/// A running Rebound in `folder`, whose services are all well.
+fn all_is_well<'a>(folder: &'a Path, environment: &[(&str, &str)]) -> (Running, Ann<'a>) {
+    write_plan(folder);
+    let up = Running::start(folder, "a", &["up", "--plan", "plan.toml", "--data", "data"], environment).ready();
+    wait_for("healthy services", || {
+        (up.get("/api/v1/services")?.1.matches(r#""state":"healthy""#).count() == 4).then_some(())
+    });
+    let url = format!("http://127.0.0.1:{}", up.port);
+    (up, Ann { folder, url })
+}
+
 /// Approvals in time, twice and too late; a cancel that is said twice. Nothing is executed a second time.
 fn approvals_act_once(environment: &[(&str, &str)]) {
     let _alone = alone();
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
-    write_plan(folder);
-    let up = Running::start(folder, "a", &["up", "--plan", "plan.toml", "--data", "data"], environment).ready();
-    let ann = Ann { folder, url: format!("http://127.0.0.1:{}", up.port) };
-    wait_for("healthy services", || {
-        let (_, body) = up.get("/api/v1/services")?;
-        (body.matches(r#""state":"healthy""#).count() == 4).then_some(())
-    });
+    let (up, ann) = all_is_well(folder, environment);
     for down in ["gated", "late"] {
         std::fs::remove_file(folder.join(down)).expect("removed");
     }
@@ -212,9 +217,7 @@ fn what_is_asked_for_is_run_told_stopped_held_back_and_forced() {
     let _alone = alone();
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
-    write_plan(folder);
-    let up = Running::start(folder, "a", &["up", "--plan", "plan.toml", "--data", "data"], &[]).ready();
-    let ann = Ann { folder, url: format!("http://127.0.0.1:{}", up.port) };
+    let (up, ann) = all_is_well(folder, &[]);
 
     // A dry run tells everything and does nothing.
     let said = ann.says(&["run", "steady", "--dry-run", "--input", "seconds=42", "--comment", "what would it do?"]);
@@ -309,12 +312,7 @@ fn what_automation_does_not_do_is_told_with_its_reason_until_a_person_speaks() {
     let _alone = alone();
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
-    write_plan(folder);
-    let up = Running::start(folder, "a", &["up", "--plan", "plan.toml", "--data", "data"], &[]).ready();
-    let ann = Ann { folder, url: format!("http://127.0.0.1:{}", up.port) };
-    wait_for("healthy services", || {
-        (up.get("/api/v1/services")?.1.matches(r#""state":"healthy""#).count() == 4).then_some(())
-    });
+    let (up, ann) = all_is_well(folder, &[]);
     let said = ann.says(&["pause", "--service", "frail", "--comment", "moving racks"]);
     assert!(said.starts_with("paused: service frail, until somebody resumes; what runs goes on ("), "{said}");
     std::fs::remove_file(folder.join("frail")).expect("removed");
@@ -353,6 +351,12 @@ fn what_automation_does_not_do_is_told_with_its_reason_until_a_person_speaks() {
         list["recoveries"].as_array()?.iter().all(|row| row["state"] != "withheld").then_some(())
     });
     assert_eq!(executed(folder), ["nothing"]);
+    // Whoever was told of the outage was told of the demotion.
+    assert!(
+        up.log().contains("frail at primary needs your yes from now on: its procedure was demoted"),
+        "{}",
+        up.log()
+    );
     let told = wait_for("who promoted it in SQL", || {
         let rows = sql(folder, "SELECT data FROM events WHERE kind = 'procedure.promoted'");
         rows.first().and_then(|row| row["data"].as_str()).map(str::to_owned)
@@ -515,21 +519,4 @@ fn each_role_may_do_what_it_may_and_events_say_who_it_was() {
         assert!(!up.log().contains(token), "a token is in the log");
     }
     assert_eq!(up.stop(), Some(0));
-}
-
-#[test]
-fn token_settings_are_checked() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let token = |text: &str| format!("[[http.token]]\nname = \"a\"\nrole = \"admin\"\n{text}");
-    for (settings, says) in [
-        (token(""), "write where the token is"),
-        (token("file = \"f\"\nenv = \"E\"\n"), "and one of them"),
-        (token("file = \"f\"\n") + &token("file = \"g\"\n"), "is there twice"),
-        (token("file = \"f\"\n").replace("admin", "boss"), "unknown variant `boss`"),
-        (token("file = \"f\"\n").replace("\"a\"", "\"\""), "is no name"),
-    ] {
-        std::fs::write(folder.path().join("rebound.toml"), &settings).expect("written");
-        let said = fails(&["check", "--config", "rebound.toml"], folder.path(), 1);
-        assert!(said.contains(says), "{settings}{said}");
-    }
 }

@@ -15,7 +15,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use rebound_ingest::intake::Token;
@@ -138,7 +138,7 @@ pub(super) async fn authorize(State(tokens): State<Tokens>, mut request: Request
     let looks = matches!(*request.method(), Method::GET | Method::HEAD);
     let least = if looks { Role::Viewer } else { Role::Operator };
     let allowed = match tokens.who(request.headers()) {
-        None => Err(Problem::unauthorized()),
+        None => Err(Problem::unauthorized(request.headers().contains_key(header::AUTHORIZATION))),
         Some(who) => who.must_be(least, "do more than look").map(|()| who),
     };
     match allowed {
@@ -152,7 +152,7 @@ pub(super) async fn authorize(State(tokens): State<Tokens>, mut request: Request
 
 #[cfg(test)]
 mod tests {
-    use axum::http::{HeaderValue, header};
+    use axum::http::HeaderValue;
 
     use super::*;
     use crate::config::TokenSetting;

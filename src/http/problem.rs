@@ -30,9 +30,15 @@ impl Problem {
         Self { more: Some((name, value)), ..self }
     }
 
-    pub(crate) fn unauthorized() -> Self {
-        let remedy = "send the header \"Authorization: Bearer TOKEN\" with a token that [http] names";
-        Self::new(StatusCode::UNAUTHORIZED, "a bearer token is required", remedy)
+    /// No token is shown, or one that nobody knows.
+    pub(crate) fn unauthorized(shown: bool) -> Self {
+        let remedy = "send the header \"Authorization: Bearer TOKEN\" (the commands: --token-file FILE or \
+                      REBOUND_TOKEN_FILE) with a token that [http] names";
+        let detail = match shown {
+            true => "the bearer token is none that is known here",
+            false => "a bearer token is required",
+        };
+        Self::new(StatusCode::UNAUTHORIZED, detail, remedy)
     }
 }
 

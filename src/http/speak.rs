@@ -41,7 +41,7 @@ impl<S: Send + Sync> FromRequest<S> for Asking {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let who = request.extensions().get::<Who>().cloned().ok_or_else(Problem::unauthorized)?;
+        let who = request.extensions().get::<Who>().cloned().ok_or_else(|| Problem::unauthorized(false))?;
         let (headers, path) = (request.headers().clone(), request.uri().path().to_owned());
         let body = Bytes::from_request(request, state).await.map_err(|error| {
             let remedy = format!("send a JSON object of at most {BODY_BYTES} bytes");
