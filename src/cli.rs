@@ -123,12 +123,16 @@ enum Command {
     Explain(crate::commands::explain::Explain),
     /// Query the event log and its projections.
     ///
-    /// Tables: events, probes, alerts, incidents, recoveries, recovery_steps, services, objectives. `SHOW TABLES` and
-    /// `DESCRIBE incidents` say more. In `events`, `data` is the event's payload as JSON; it is NULL where the columns
-    /// hold all of it, as for most `probe.completed` events: read those from `probes`.
+    /// `SHOW TABLES` lists the tables, `DESCRIBE incidents` the columns of one; `--reference` tells what each means, with
+    /// worked queries of an annual review. In `events`, `data` is the event's payload as JSON; it is NULL where the
+    /// columns hold all of it, as for most `probe.completed` events: read those from `probes`.
     Sql {
         /// One SELECT statement.
-        query: String,
+        #[arg(required_unless_present = "reference")]
+        query: Option<String>,
+        /// Print the reference of tables, columns and functions, docs/sql.md, instead.
+        #[arg(long, conflicts_with_all = ["query", "to", "as_of"])]
+        reference: bool,
         #[arg(short, long, value_enum, default_value = "table")]
         output: Output,
         /// Write here instead of standard output.
@@ -271,9 +275,10 @@ async fn run(cli: Cli) -> Result<Done> {
         Command::Silence(command) => commands::window::silence(command, &common).await,
         Command::Maintenance(command) => commands::window::maintenance(command, &common).await,
         Command::Explain(explain) => commands::explain::explain(&common.settings()?, explain).await,
-        Command::Sql { query, output, to, as_of } => {
-            commands::sql::sql(&common.settings()?, &query, output, to, as_of).await
-        }
+        Command::Sql { query, output, to, as_of, reference } => match query.filter(|_| !reference) {
+            Some(query) => commands::sql::sql(&common.settings()?, &query, output, to, as_of).await,
+            None => commands::sql::reference(),
+        },
         Command::Stats(stats) => commands::stats::stats(&common.settings()?, stats).await,
         Command::Trend(trend) => commands::stats::trend(&common.settings()?, trend).await,
         Command::Compare(compare) => commands::stats::compare(&common.settings()?, compare).await,

@@ -8,6 +8,7 @@ mod chaos;
 mod config;
 mod erlmcp;
 mod faults;
+mod figures;
 mod gates;
 mod hand_over;
 mod import;

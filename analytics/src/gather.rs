@@ -112,8 +112,8 @@ pub(crate) fn timeliness(known_at: Option<DateTime<Utc>>) -> String {
 pub(crate) fn disorder(known_at: Option<DateTime<Utc>>) -> String {
     let known = known(known_at);
     format!(
-        "SELECT count(*) FROM (SELECT occurred_at, max(occurred_at) OVER (PARTITION BY service, topic \
-         ORDER BY ingested_at, partition, \"offset\" ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newest \
+        "SELECT count(*) FROM (SELECT occurred_at, max(occurred_at) OVER (PARTITION BY service, topic, \
+         partition ORDER BY \"offset\" ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newest \
          FROM events WHERE kind NOT IN ('probe.completed', 'service_level.measured', 'resource.measured', \
          'replication.measured') AND source NOT LIKE 'rebound/import/%'{known}) t WHERE occurred_at < newest"
     )
