@@ -107,7 +107,7 @@ enum Command {
     /// Bring in history from elsewhere: incidents and probe results, from CSV, NDJSON, JSON or Atom.
     #[command(subcommand)]
     Import(Box<crate::commands::import::ImportCommand>),
-    /// Approve, refuse, call off or pause recoveries of a running Rebound.
+    /// See, run, approve, refuse, call off or pause recoveries of a running Rebound.
     Recovery(crate::commands::recovery::Recovery),
     /// Move the load of a site or a service to another site, by the plan's procedure.
     Failover(crate::commands::failover::Move),
@@ -269,7 +269,7 @@ async fn run(cli: Cli) -> Result<Done> {
         Command::Channels(command) => commands::channels::channels(&common.settings()?, command).await,
         Command::Emit(emit) => commands::emit::emit(emit).await,
         Command::Import(command) => commands::import::import(&common.settings()?, *command).await,
-        Command::Recovery(word) => commands::recovery::recovery(word, &common).await,
+        Command::Recovery(word) => commands::recovery::recovery(word).await,
         Command::Failover(asked) => commands::failover::failover(asked, false).await,
         Command::Failback(asked) => commands::failover::failover(asked, true).await,
         Command::Silence(command) => commands::window::silence(command, &common).await,

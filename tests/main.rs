@@ -19,5 +19,6 @@ mod notify;
 mod pipeline;
 mod readme;
 mod receiver;
+mod recoveries;
 mod support;
 mod windows;

@@ -180,6 +180,8 @@ pub fn recoveries(record: &Record) -> RecordBatch {
         text(&rows, |row| row.triggered_by.as_deref()),
         time(&rows, |row| row.approved_at),
         text(&rows, |row| row.approved_by.as_deref()),
+        time(&rows, |row| row.refused.as_ref().map(|refused| refused.at)),
+        text(&rows, |row| row.refused.as_ref().and_then(|refused| refused.by.as_deref())),
         time(&rows, |row| row.started_at),
         text(&rows, |row| row.runner.as_deref()),
         time(&rows, |row| row.verified_at),

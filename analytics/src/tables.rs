@@ -256,6 +256,8 @@ tables! { RECORD:
         triggered_by Text "The person who asked for it, where one did.",
         approved_at Time "When it was approved.",
         approved_by Text "Who approved it.",
+        refused_at Time "When a person rejected it or called it off, or nobody had approved it in time.",
+        refused_by Text "Who rejected it or called it off; NULL where nobody approved it in time.",
         started_at Time "When a runner began.",
         runner Text "Which runner.",
         verified_at Time "When the verification ended.",

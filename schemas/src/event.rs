@@ -213,6 +213,7 @@ impl EventData {
     #[must_use]
     pub fn recovery(&self) -> Option<&RecoveryId> {
         match self {
+            Self::RecoveryWithheld(data) => Some(&data.recovery),
             Self::RecoveryTriggered(data) => Some(&data.recovery),
             Self::RecoveryApproved(data) => Some(&data.recovery),
             Self::RecoveryRejected(data) => Some(&data.recovery),

@@ -8,11 +8,11 @@ use arrow::util::display::array_value_to_string;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use rebound_schemas::Event;
-use rebound_schemas::event::Outcome;
+use rebound_schemas::event::{Outcome, RecoveryExpired, RecoveryRejected};
+use rebound_schemas::{Event, IncidentId, RecoveryId};
 
 use super::*;
-use crate::fixture::{Log, acknowledged, at, excluded, opened, probe, recovery, resolved};
+use crate::fixture::{Log, acknowledged, at, event, excluded, opened, probe, recovery, resolved};
 use crate::mttr::mttr;
 use crate::stats;
 use crate::tables::TABLES;
@@ -135,6 +135,20 @@ async fn figures_are_those_of_the_definitions() {
     assert_eq!(report.overall.survival_median, Some(300.0));
     assert_eq!(report.overall.acknowledge_automated.unwrap().median, 3.0);
     assert_eq!(report.overall.acknowledge_human, None, "automation was first");
+}
+
+#[tokio::test]
+async fn who_refused_a_recovery_and_when_stands_beside_who_approved_one() {
+    let mut events: Vec<Event> = (1..4).map(|n| recovery(n, "api", 100 * i64::from(n)).swap_remove(0)).collect();
+    let of = |n: u32| (RecoveryId::new(&format!("rec-{n}")).unwrap(), IncidentId::new(&format!("inc-{n}")).unwrap());
+    let rejected = RecoveryRejected { recovery: of(1).0, by: "lee".into(), reason: "by hand".into() };
+    let expired = RecoveryExpired { recovery: of(2).0, incident: of(2).1, approve_until: at(240) };
+    events.push(event("console", "rejected", "api", 130, rejected));
+    events.push(event("rebound/alert", "expired", "api", 240, expired));
+    let log = Log::with(&events).await;
+    let sql = "SELECT recovery, refused_by, refused_at FROM recoveries ORDER BY 1";
+    let expected = ["rec-1|lee|2026-01-01T00:02:10Z", "rec-2||2026-01-01T00:04:00Z", "rec-3||"];
+    assert_eq!(ask(&open(&log).await, sql).await, expected);
 }
 
 #[tokio::test]
