@@ -92,10 +92,17 @@ fn an_improvement_is_compared_and_causes_are_told_apart() {
     let said = fails(&with(&["stats", "--only", "tier=tier-9"]), path, 1);
     assert!(said.contains("did you mean \"tier-1\"?"), "{said}");
 
-    // As wide as a terminal, notes aside, whatever it is grouped by.
-    for by in ["service", "cause", "automation"] {
-        let told = succeeds(&[&["stats", "--by", by][..], &plan].concat(), path);
-        let wide: Vec<_> = told.lines().filter(|line| !line.starts_with('·') && line.chars().count() > 80).collect();
+    // Tables are no wider than a terminal.
+    let asked: [&[&str]; 5] = [
+        &["stats"],
+        &["stats", "--by", "service"],
+        &["stats", "--by", "cause"],
+        &["trend"],
+        &["compare", "--improvement", "bigger-disks"],
+    ];
+    for command in asked {
+        let told = succeeds(&[command, &plan].concat(), path);
+        let wide: Vec<_> = told.lines().filter(|line| line.starts_with(' ') && line.chars().count() > 80).collect();
         assert!(wide.is_empty(), "{told}");
     }
     assert_eq!(

@@ -2,15 +2,17 @@
 //! or appended again after an answer that never came has the `(source, id)` of the first.
 //!
 //! Every row's name is looked at once. Names that are numbers, as Rebound's own probers give them, are kept as a
-//! compressed set a source; others as 64 bits of hash. What was seen already is only *doubtful* then (a hash may be
+//! bit each a source; others as 64 bits of hash. What was seen already is only *doubtful* then (a hash may be
 //! that of another name): the follower reads where those stand, and of the rows of one name the first by
 //! [`Position`] counts, whichever was read first.
+
+mod numbers;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, StringViewArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type, Int64Type, TimestampMicrosecondType};
 use datafusion::common::Result;
@@ -19,6 +21,7 @@ use datafusion::logical_expr::{
 };
 use roaring::RoaringTreemap;
 
+use self::numbers::Numbers;
 use crate::gather::strings;
 use crate::session::SqlError;
 
@@ -67,34 +70,43 @@ fn number(id: &str) -> Option<u64> {
 /// Names that were seen, and the rows that were looked at.
 #[derive(Default)]
 pub(crate) struct Seen {
-    rows: Rows,
-    numbered: HashMap<String, RoaringTreemap>,
+    rows: BTreeMap<(String, i32), Numbers>,
+    numbered: HashMap<String, Numbers>,
     named: HashSet<u64>,
 }
 
 impl std::fmt::Debug for Seen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Seen").field("rows", &self.rows.len()).finish_non_exhaustive()
+        f.debug_struct("Seen").field("sources", &self.numbered.len()).finish_non_exhaustive()
     }
+}
+
+/// A column of texts as views, whatever the reader made of it.
+fn views(batch: &RecordBatch, column: usize) -> Result<StringViewArray, SqlError> {
+    let views = cast(batch.column(column), &DataType::Utf8View).map_err(|error| SqlError::Execution(error.into()))?;
+    Ok(views.as_string_view().clone())
 }
 
 impl Seen {
     /// Looks at a batch of [`LOOKED_AT`] and adds the names that were there before to `doubts`. A row that was looked
     /// at before, and that compaction moved to another file, says nothing new.
     pub(crate) fn look(&mut self, batch: &RecordBatch, doubts: &mut Doubts) -> Result<(), SqlError> {
-        let (sources, ids, topics) = (strings(batch, 0)?, strings(batch, 1)?, strings(batch, 2)?);
+        let (sources, ids, topics) = (views(batch, 0)?, views(batch, 1)?, views(batch, 2)?);
         let partitions = batch.column(3).as_primitive::<Int32Type>();
         let offsets = batch.column(4).as_primitive::<Int64Type>();
         let hash = BuildHasherDefault::<DefaultHasher>::default();
         let mut from = 0;
         while from < batch.num_rows() {
             let (source, topic, partition) = (sources.value(from), topics.value(from), partitions.value(from));
+            // Rows are sorted, so that what they have in common changes rarely. Texts of one page are the same view;
+            // where equal ones are not, a stretch only ends early.
             let same = |row: &usize| {
-                sources.value(*row) == source && topics.value(*row) == topic && partitions.value(*row) == partition
+                sources.views()[*row] == sources.views()[from]
+                    && topics.views()[*row] == topics.views()[from]
+                    && partitions.value(*row) == partition
             };
-            // Rows are sorted, so that what they have in common changes rarely.
             let until = (from..batch.num_rows()).find(|row| !same(row)).unwrap_or(batch.num_rows());
-            let rows = self.rows.of(topic, partition);
+            let rows = self.rows.entry((topic.to_owned(), partition)).or_default();
             let numbers = match self.numbered.get_mut(source) {
                 Some(numbers) => numbers,
                 None => self.numbered.entry(source.to_owned()).or_default(),

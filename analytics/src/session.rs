@@ -15,6 +15,8 @@ mod tables;
 mod tests;
 #[cfg(test)]
 mod tests_statistics;
+#[cfg(test)]
+mod tests_tables;
 mod threads;
 
 use std::collections::BTreeMap;

@@ -123,7 +123,11 @@ fn text(answer: &Answer, loaded: &Loaded, seed: u64) -> String {
         text += &format!("{name}{}{title}\n", if title.is_empty() { "" } else { ": " });
     }
     let of = answer.service.as_ref().map_or_else(|| "all services".to_owned(), ToString::to_string);
-    text += &format!("recovery time (t3 − t0) of {of}\n\n");
+    let when = match before == after {
+        true => format!("before and from {} on", show::time(*after)),
+        false => format!("before {} and from {} on", show::time(*before), show::time(*after)),
+    };
+    text += &format!("recovery time (t3 − t0) of {of},\n{when}\n\n");
     let row = |name: String, side: &Side| {
         let summary = side.recovered_seconds;
         let interval = summary.map(|s| format!("{} to {}", span(s.median_low), span(s.median_high)));
@@ -139,10 +143,7 @@ fn text(answer: &Answer, loaded: &Loaded, seed: u64) -> String {
         ]
     };
     let header = ["", "n", "open", "median", "95 % interval", "p90", "geo. mean", "KM median"];
-    let rows = [
-        row(format!("before {}", show::time(*before)), &comparison.before),
-        row(format!("from {} on", show::time(*after)), &comparison.after),
-    ];
+    let rows = [row("before".to_owned(), &comparison.before), row("after".to_owned(), &comparison.after)];
     text += &table(&header, 1, rows);
     text.push('\n');
     let verdict = match comparison.verdict {

@@ -184,7 +184,13 @@ pub(super) fn report(report: &Report, loaded: &Loaded) -> String {
             notes.say("KM median: Kaplan–Meier, the open ones counted as lasting at least until now.");
             notes.say("ch. fail: deployments that failed. Error rate, requests and resources: while it was down.");
         }
-        None => text += &card(&report.all),
+        None => {
+            text += &card(&report.all);
+            notes.say(
+                "MTTD: failure to decision, t1 − t0. MTTA: decision to first act, t2 − t1. MTTR: failure to recovery, \
+                 t3 − t0; since decision t3 − t1, until closed t4 − t1.",
+            );
+        }
     }
     counted(&report.all, &mut notes);
     method(report, loaded, &mut notes);
@@ -240,21 +246,21 @@ fn card(figures: &Figures) -> String {
             Some(it) => {
                 let interval = format!("{} to {}", span(it.median_low), span(it.median_high));
                 cells.extend([span(it.median), interval]);
-                cells.extend([it.p90, it.p95, it.geometric_mean, it.mean].map(span));
+                cells.extend([it.p90, it.p95, it.geometric_mean].map(span));
             }
-            None => cells.extend([NONE; 6].map(str::to_owned)),
+            None => cells.extend([NONE; 5].map(str::to_owned)),
         }
         cells
     };
     let rows = [
-        line("MTTD   failure to decision (t1 − t0)", times.detect),
-        line("MTTA   decision to a person (t2 − t1)", times.acknowledge_human),
-        line("MTTA   decision to automation (t2 − t1)", times.acknowledge_automated),
-        line("MTTR   failure to recovery (t3 − t0)", times.recover),
-        line("       decision to recovery (t3 − t1)", times.recover_from_detection),
-        line("       decision to closing (t4 − t1)", times.close),
+        line("MTTD", times.detect),
+        line("MTTA by people", times.acknowledge_human),
+        line("MTTA automated", times.acknowledge_automated),
+        line("MTTR", times.recover),
+        line("  since decision", times.recover_from_detection),
+        line("  until closed", times.close),
     ];
-    let header = ["time", "n", "median", "95 % interval", "p90", "p95", "geo. mean", "mean"];
+    let header = ["time", "n", "median", "95 % interval", "p90", "p95", "geo. mean"];
     let mut text = table(&header, 1, rows);
 
     text.push('\n');
