@@ -72,6 +72,7 @@ const PURE: &[&str] = &[
     "alerting/src/sites.rs",
     "alerting/src/verification.rs",
     "ingest/src/import",
+    "analytics/src/anomaly.rs",
     "analytics/src/stats.rs",
     "analytics/src/mttr.rs",
     "analytics/src/survival.rs",
