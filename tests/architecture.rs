@@ -73,6 +73,7 @@ const PURE: &[&str] = &[
     "alerting/src/verification.rs",
     "ingest/src/import",
     "analytics/src/anomaly.rs",
+    "analytics/src/forecast.rs",
     "analytics/src/stats.rs",
     "analytics/src/mttr.rs",
     "analytics/src/survival.rs",

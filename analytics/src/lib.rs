@@ -6,13 +6,14 @@
 //! way of [`spans`]). [`trend`] is the fold over time, by way of [`frame`], the crossing to Polars. [`tables`] lists
 //! what SQL sees, [`projections`] turns the fold into those tables, [`functions`] gives SQL the statistics, `follow`
 //! and `gather` read the log, `guard` says what may be asked, [`session`] answers, [`recall`] reads single events back, [`output`] writes the answer.
-//! [`anomaly`] says what is unusual in any series.
+//! [`anomaly`] and [`forecast`] speak of any series: what is unusual in it, and what comes next.
 
 pub mod anomaly;
 pub mod comparison;
 #[cfg(test)]
 mod fixture;
 mod follow;
+pub mod forecast;
 pub mod frame;
 pub mod functions;
 mod gather;
