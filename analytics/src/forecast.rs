@@ -166,10 +166,10 @@ fn check(values: &[f64], ask: &Ask) -> Result<(), ForecastError> {
     if ask.horizon == 0 || ask.horizon > FARTHEST {
         return refuse(format!("{} steps ahead: write 1 to {FARTHEST}", ask.horizon));
     }
-    if let Some(level) = ask.levels.iter().find(|level| !(**level > 0.0 && **level < 100.0)) {
+    if let Some(level) = ask.levels.iter().find(|level| level.is_nan() || **level <= 0.0 || **level >= 100.0) {
         return refuse(format!("a level of {level} %: write a percentage above 0 and below 100, as in 95"));
     }
-    if let Some(at) = values.iter().position(|value| !(value.abs() <= 1e100)) {
+    if let Some(at) = values.iter().position(|value| value.is_nan() || value.abs() > 1e100) {
         return Err(ForecastError::NoNumber { at: at + 1 });
     }
     let needs = [

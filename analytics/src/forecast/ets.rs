@@ -75,6 +75,8 @@ impl State {
 /// A fitted model.
 #[derive(Debug, Clone)]
 pub(super) struct Fitted {
+    /// For those who ask which member won.
+    #[cfg(test)]
     pub(super) trend: Trend,
     pub(super) rates: Rates,
     pub(super) end: State,
@@ -159,7 +161,14 @@ pub(super) fn fit(values: &[f64], season: Option<&Season>, trend: Trend) -> Opti
     let likelihood = count * libm::log((squares.max(floor)) / count);
     let room = count - free - 1.0;
     let aicc = if room > 0.0 { likelihood + 2.0 * free + 2.0 * free * (free + 1.0) / room } else { f64::INFINITY };
-    (squares.is_finite()).then_some(Fitted { trend, rates, end, squares, aicc })
+    (squares.is_finite()).then_some(Fitted {
+        #[cfg(test)]
+        trend,
+        rates,
+        end,
+        squares,
+        aicc,
+    })
 }
 
 /// The member with the lowest criterion; the simplest where none can be told apart.

@@ -22,7 +22,9 @@ pub(super) fn smallest(start: &[f64], step: f64, mut f: impl FnMut(&[f64]) -> f6
     while spent < MOST {
         simplex.sort_by(|a, b| a.0.total_cmp(&b.0));
         let (best, worst) = (simplex[0].0, simplex[start.len()].0);
-        if !(worst - best > CLOSE * best.abs()) {
+        // Two infinities have no difference.
+        let apart = worst - best;
+        if apart.is_nan() || apart <= CLOSE * best.abs() {
             break;
         }
         let corners = start.len() as f64;
