@@ -25,6 +25,8 @@ pub(super) struct Input {
     value_name: String,
     time: Option<usize>,
     clock: Clock,
+    /// Where lines end in CR LF, the reader of CSV counts a row as beginning before its LF: one line too early.
+    behind: u64,
 }
 
 /// What a row says.
@@ -62,11 +64,12 @@ impl Input {
             bail!("{} is empty: a header and rows are needed, as in timestamp,value", path.display());
         }
         let delimiter = delimiter(beginning);
+        let behind = u64::from(beginning.split(|byte| *byte == b'\n').next().is_some_and(|line| line.ends_with(b"\r")));
         let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).trim(csv::Trim::All).from_reader(
             // A byte order mark is skipped by the reader of CSV itself.
             Box::new(from) as Box<dyn Read>,
         );
-        let header = reader.headers().map_err(|error| anyhow::anyhow!(fault(&path, &error)))?.clone();
+        let header = reader.headers().map_err(|error| anyhow::anyhow!(fault(&path, &error, 0)))?.clone();
         if header.len() > MOST_CELLS {
             bail!("{}:1: the header has {} columns: is it a CSV file?", path.display(), header.len());
         }
@@ -92,15 +95,19 @@ impl Input {
         let zone = Clock::zone(&source.tz).map_err(anyhow::Error::msg)?;
         let clock = Clock::new(zone, None, source.time_format.clone()).map_err(anyhow::Error::msg)?;
         let value_name = source.value.clone();
-        Ok(Self { path, reader, record: csv::StringRecord::new(), value, value_name, time, clock })
+        Ok(Self { path, reader, record: csv::StringRecord::new(), value, value_name, time, clock, behind })
     }
 
     /// The next row; `None` behind the last.
     pub(super) fn next(&mut self) -> Result<Option<Row>> {
-        if !self.reader.read_record(&mut self.record).map_err(|error| anyhow::anyhow!(fault(&self.path, &error)))? {
+        if !self
+            .reader
+            .read_record(&mut self.record)
+            .map_err(|error| anyhow::anyhow!(fault(&self.path, &error, self.behind)))?
+        {
             return Ok(None);
         }
-        let line = self.record.position().map_or(0, csv::Position::line);
+        let line = self.record.position().map_or(0, csv::Position::line) + self.behind;
         let value = number(self.value_text()).map_err(|what| {
             anyhow::anyhow!("{}:{line}: {what} in column {:?}", self.path.display(), self.value_name)
         })?;
@@ -172,9 +179,9 @@ fn month(text: &str) -> Option<DateTime<Utc>> {
     (text.len() == 7).then(|| day.and_time(chrono::NaiveTime::MIN).and_utc())
 }
 
-fn fault(path: &Path, error: &csv::Error) -> String {
+fn fault(path: &Path, error: &csv::Error, behind: u64) -> String {
     let file = path.display();
-    let line = error.position().map_or(1, csv::Position::line);
+    let line = error.position().map_or(1, csv::Position::line) + behind;
     match error.kind() {
         csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
             format!(
@@ -270,6 +277,8 @@ pub(super) mod tests {
             let at = DateTime::from_timestamp(1_767_225_900, 0);
             assert_eq!(rows(text, Some("timestamp")).expect(text), [Row { line: 2, at, value: Some(1.5) }]);
         }
+        let torn = rows("timestamp,value\r\n2026-01-01,1\r\n2026-01-02,x\r\n", None).expect_err("torn").to_string();
+        assert!(torn.starts_with("series.csv:3: \"x\" is no number"), "{torn}");
         let missing = rows("value\n1\n\nNA\n nan \n\"\"\n2\n", None).expect("read");
         let values: Vec<_> = missing.iter().map(|row| row.value).collect();
         assert_eq!(values, [Some(1.0), None, None, None, Some(2.0)]);

@@ -207,9 +207,9 @@ mod tests {
                 "2 steps are missing between line 4 and this one (a step is a month)",
             ),
             (
-                &["2026-01-02", "2026-01-03", "2026-01-04T05:00:00Z", "2026-01-05"],
-                4,
-                "it is 1day 5h behind line 3, where a step is 1day: steps must be equal",
+                &["2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04T05:00:00Z", "2026-01-05"],
+                5,
+                "it is 1day 5h behind line 4, where a step is 1day: steps must be equal",
             ),
         ] {
             let fault = Rhythm::of(&rows(times), "2026-01-01", false).expect_err("wrong");
