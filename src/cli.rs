@@ -149,6 +149,9 @@ enum Command {
     Trend(crate::commands::stats::Trend),
     /// Did it help: recovery times before and after an improvement or a date.
     Compare(crate::commands::stats::Compare),
+    /// What is unusual in a series of one's own, and what comes next: from a CSV file.
+    #[command(subcommand)]
+    Analyze(crate::commands::analyze::AnalyzeCommand),
     /// Look after the event log.
     #[command(subcommand)]
     Log(crate::commands::log::LogCommand),
@@ -282,6 +285,7 @@ async fn run(cli: Cli) -> Result<Done> {
         Command::Stats(stats) => commands::stats::stats(&common.settings()?, stats).await,
         Command::Trend(trend) => commands::stats::trend(&common.settings()?, trend).await,
         Command::Compare(compare) => commands::stats::compare(&common.settings()?, compare).await,
+        Command::Analyze(command) => commands::analyze::analyze(command),
         Command::Log(command) => commands::log::log(&common.settings()?, command).await,
         Command::Dlq(command) => commands::log::dlq(&common.settings()?, command).await,
         Command::Demo(demo) => demo::demo(demo, common.settings()?).await,

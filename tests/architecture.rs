@@ -73,6 +73,8 @@ const PURE: &[&str] = &[
     "alerting/src/sites.rs",
     "alerting/src/verification.rs",
     "ingest/src/import",
+    "analytics/src/anomaly.rs",
+    "analytics/src/forecast.rs",
     "analytics/src/stats.rs",
     "analytics/src/mttr.rs",
     "analytics/src/survival.rs",

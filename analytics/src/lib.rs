@@ -6,12 +6,15 @@
 //! way of [`spans`]). [`trend`] is the fold over time, by way of [`frame`], the crossing to Polars. [`tables`] lists
 //! what SQL sees, [`projections`] turns the fold into those tables, [`functions`] gives SQL the statistics, `follow`
 //! and `gather` read the log, `repeats` counts each event once, `guard` says what may be asked, [`session`] answers, [`recall`] reads single events back, [`output`] writes the answer.
+//! [`anomaly`] and [`forecast`] speak of any series: what is unusual in it, and what comes next.
 
+pub mod anomaly;
 pub mod chronicle;
 pub mod comparison;
 #[cfg(test)]
 mod fixture;
 mod follow;
+pub mod forecast;
 pub mod frame;
 pub mod functions;
 mod gather;

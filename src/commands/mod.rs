@@ -1,5 +1,6 @@
 //! The commands that do one thing and end.
 
+pub(crate) mod analyze;
 pub(crate) mod bench;
 pub(crate) mod bench_probes;
 pub(crate) mod channels;
