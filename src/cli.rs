@@ -145,6 +145,9 @@ enum Command {
     Trend(crate::commands::stats::Trend),
     /// Did it help: recovery times before and after an improvement or a date.
     Compare(crate::commands::stats::Compare),
+    /// Look after the projections that are kept beside the event log.
+    #[command(subcommand)]
+    Project(crate::commands::project::ProjectCommand),
     /// Look after the event log.
     #[command(subcommand)]
     Log(crate::commands::log::LogCommand),
@@ -277,6 +280,7 @@ async fn run(cli: Cli) -> Result<Done> {
         Command::Stats(stats) => commands::stats::stats(&common.settings()?, stats).await,
         Command::Trend(trend) => commands::stats::trend(&common.settings()?, trend).await,
         Command::Compare(compare) => commands::stats::compare(&common.settings()?, compare).await,
+        Command::Project(command) => commands::project::project(&common.settings()?, command).await,
         Command::Log(command) => commands::log::log(&common.settings()?, command).await,
         Command::Dlq(command) => commands::log::dlq(&common.settings()?, command).await,
         Command::Demo(demo) => demo::demo(demo, common.settings()?).await,

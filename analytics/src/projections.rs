@@ -114,6 +114,13 @@ pub fn incidents(record: &Record, plan: Option<&Plan>, now: DateTime<Utc>) -> Re
         text(&rows, |row| row.correction.as_ref().map(|it| it.original_error_class.as_str())),
         text(&rows, |row| Some(row.opened_by.source.as_str())),
         text(&rows, |row| Some(row.opened_by.id.as_str())),
+        text(&rows, |row| row.maintenance.as_ref().map(|it| it.maintenance.as_str())),
+        time(&rows, |row| {
+            let before = row.maintenance.as_ref().map(|it| it.original_first_failure_at);
+            let original = row.correction.as_ref().map(|it| it.original_first_failure_at);
+            Some(original.or(before).unwrap_or(row.first_failure_at))
+        }),
+        time(&rows, |row| row.correction.as_ref().map_or(row.recovered_at, |it| it.original_recovered_at)),
     ];
     batch("incidents", columns)
 }

@@ -214,6 +214,9 @@ tables! {
         original_error_class Text "Cause before corrections.",
         opened_source Text "Source of the event that opened it.",
         opened_id Text "Id of the event that opened it.",
+        maintenance Text "The maintenance window that it began in, once it is over: it restates t0, or excludes.",
+        recorded_first_failure_at Time "t0 as first recorded, before corrections and maintenance windows.",
+        recorded_recovered_at Time "t3 as first recorded.",
     }
     "recoveries", "One row a recovery: one attempt at one incident." {
         recovery Text "Its id.",

@@ -42,10 +42,12 @@ impl Shared {
         };
         let mut follower = self.follower.lock().await;
         follower.refresh().await?;
-        let record = match past {
-            Some(record) => record,
-            None if folded => follower.record().await?,
-            None => Arc::default(),
+        if past.is_none() && folded {
+            follower.kept(self.plan.as_ref()).await?;
+        }
+        let record = match past.clone() {
+            None if wants("services") => Arc::new(follower.kept(self.plan.as_ref()).await?.open()?),
+            past => past.unwrap_or_default(),
         };
         let mut tables: BTreeMap<&'static str, Arc<dyn TableProvider>> = BTreeMap::new();
         for table in TABLES {
@@ -55,6 +57,9 @@ impl Shared {
                     let repeats = follower.repeats().await?.clone();
                     let view = view(follower.provider().await?, name, table, &repeats, known_at);
                     Arc::new(view.map_err(SqlError::Execution)?)
+                }
+                name @ ("alerts" | "incidents" | "recoveries" | "recovery_steps") if past.is_none() => {
+                    follower.kept(self.plan.as_ref()).await?.table(name, now)?
                 }
                 "alerts" => memory(projections::alerts(&record))?,
                 "incidents" => memory(projections::incidents(&record, plan, now))?,
