@@ -152,6 +152,9 @@ enum Command {
     /// What is unusual in a series of one's own, and what comes next: from a CSV file.
     #[command(subcommand)]
     Analyze(crate::commands::analyze::AnalyzeCommand),
+    /// Look after the projections that are kept beside the event log.
+    #[command(subcommand)]
+    Project(crate::commands::project::ProjectCommand),
     /// Look after the event log.
     #[command(subcommand)]
     Log(crate::commands::log::LogCommand),
@@ -286,6 +289,7 @@ async fn run(cli: Cli) -> Result<Done> {
         Command::Trend(trend) => commands::stats::trend(&common.settings()?, trend).await,
         Command::Compare(compare) => commands::stats::compare(&common.settings()?, compare).await,
         Command::Analyze(command) => commands::analyze::analyze(command),
+        Command::Project(command) => commands::project::project(&common.settings()?, command).await,
         Command::Log(command) => commands::log::log(&common.settings()?, command).await,
         Command::Dlq(command) => commands::log::dlq(&common.settings()?, command).await,
         Command::Demo(demo) => demo::demo(demo, common.settings()?).await,

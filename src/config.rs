@@ -378,6 +378,17 @@ impl Config {
         self.log.location.clone().unwrap_or_else(|| self.data.join("log").display().to_string())
     }
 
+    /// Where projections of the event log are kept: a folder for each log.
+    pub(crate) fn projections(&self) -> PathBuf {
+        match &self.log.location {
+            None => self.data.join("projections"),
+            Some(location) => {
+                let name: String = location.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+                self.data.join(format!("projections{}", if name.starts_with('-') { name } else { format!("-{name}") }))
+            }
+        }
+    }
+
     /// All settings in force as TOML, secrets replaced.
     pub(crate) fn print(&self) -> Result<String> {
         let config = Self { kafka: self.kafka.redacted(), ..self.clone() };

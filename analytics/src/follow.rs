@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,11 +20,13 @@ use datafusion::logical_expr::{Expr, col, lit};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use deltalake::{DeltaTable, DeltaTableError};
 use futures::StreamExt;
-use rebound_schemas::incident::Record;
+use rebound_schemas::plan::Plan;
 use rebound_schemas::table::RowReader;
 use rebound_schemas::{Event, ServiceId};
 
+use crate::extract::Root;
 use crate::gather;
+use crate::kept::{self, Kept, Progress};
 use crate::projections::Latest;
 use crate::repeats::{Doubts, LOOKED_AT, Rows, Seen, WEIGHED};
 use crate::session::SqlError;
@@ -57,9 +59,8 @@ impl Taken {
 pub(crate) struct Follower {
     table: DeltaTable,
     context: SessionContext,
-    folded: Taken,
-    record: Arc<Record>,
-    unreadable: usize,
+    root: Root,
+    kept: Kept,
     observed: Taken,
     latest: BTreeMap<ServiceId, Latest>,
     compared: Taken,
@@ -112,20 +113,27 @@ impl std::fmt::Debug for Follower {
 }
 
 impl Follower {
-    /// Opens the table at its newest version.
-    pub(crate) async fn open(location: &str, runtime: Arc<RuntimeEnv>) -> Result<Self, SqlError> {
+    /// Opens the table at its newest version; `projections` is where the incident fold's tables are kept, if anywhere.
+    pub(crate) async fn open(
+        location: &str,
+        runtime: Arc<RuntimeEnv>,
+        projections: Option<PathBuf>,
+    ) -> Result<Self, SqlError> {
         is_there(location)?;
         let wrong = |error| cant_open(location, error);
         let url = deltalake::table::builder::parse_table_uri(location).map_err(wrong)?;
         let table = deltalake::open_table(url).await.map_err(wrong)?;
         let context = SessionContext::new_with_config_rt(SessionConfig::new(), runtime);
         table.update_datafusion_session(&context.state()).map_err(wrong)?;
+        let root = match local(location) {
+            Some(path) => Root::Local(path.to_owned()),
+            None => Root::Remote(table.log_store().object_store(None)),
+        };
         Ok(Self {
             table,
             context,
-            folded: Taken::default(),
-            record: Arc::default(),
-            unreadable: 0,
+            root,
+            kept: Kept::new(projections),
             observed: Taken::default(),
             latest: BTreeMap::new(),
             compared: Taken::default(),
@@ -161,9 +169,7 @@ impl Follower {
     }
 
     fn forget(&mut self) {
-        (self.folded, self.observed, self.compared) = Default::default();
-        self.record = Arc::default();
-        self.unreadable = 0;
+        (self.observed, self.compared) = Default::default();
         self.latest.clear();
         (self.seen, self.doubts, self.repeats) = Default::default();
     }
@@ -246,51 +252,30 @@ impl Follower {
         Ok(events)
     }
 
-    /// The incident fold of the table's present version.
-    pub(crate) async fn record(&mut self) -> Result<Arc<Record>, SqlError> {
-        let files = self.files()?;
-        let mut taken = Taken(self.folded.0.clone());
-        let new = taken.new_files(&files);
-        let kinds = Record::KINDS.iter().map(|kind| lit(kind.as_str())).collect();
-        let columns = [
-            "kind",
-            "version",
-            "id",
-            "source",
-            "service",
-            "occurred_at",
-            "ingested_at",
-            "topic",
-            "partition",
-            "offset",
-            "plan",
-            "data",
-        ];
-        let batches = self.read(new, col("kind").in_list(kinds, false), &columns).await?;
-        let readers: Vec<_> = batches.iter().map(RowReader::new).collect::<Result<_, _>>().map_err(SqlError::Rows)?;
-        let mut rows: Vec<_> = readers.iter().flat_map(RowReader::iter).collect();
-        rows.sort_unstable_by_key(|row| (row.ingested_at, row.topic, row.partition, row.offset));
-        if !rows.is_empty() {
-            let record = Arc::make_mut(&mut self.record);
-            for row in rows {
-                match row.event() {
-                    Ok(Some(event)) => record.evolve(&event),
-                    Ok(None) => {}
-                    Err(error) => {
-                        gather::unreadable(&row, &error);
-                        self.unreadable += 1;
-                    }
-                }
-            }
+    /// The incident fold's tables at the table's present version.
+    pub(crate) async fn kept(&mut self, plan: Option<&Arc<Plan>>) -> Result<&mut Kept, SqlError> {
+        self.kept.refresh(&self.table, &self.root, plan, &kept::quietly()).await?;
+        Ok(&mut self.kept)
+    }
+
+    /// The same, telling of progress; from nothing but the log if `anew`.
+    pub(crate) async fn project(
+        &mut self,
+        plan: Option<&Arc<Plan>>,
+        anew: bool,
+        progress: &Progress,
+    ) -> Result<&Kept, SqlError> {
+        let (table, root) = (&self.table, &self.root);
+        match anew {
+            true => self.kept.rebuild(table, root, plan, progress).await?,
+            false => self.kept.refresh(table, root, plan, progress).await?,
         }
-        // Only now: after an error the same files are read again, and what was folded twice counts once.
-        self.folded = taken;
-        Ok(self.record.clone())
+        Ok(&self.kept)
     }
 
     /// Rows that the incident fold could not read.
     pub(crate) fn unreadable(&self) -> usize {
-        self.unreadable
+        self.kept.unreadable()
     }
 
     /// What the newest probe of each service found.

@@ -4,13 +4,15 @@
 //! and [`comparison`] for what differs; [`mttr`] applies them to the incident fold, and [`report`] to groups of
 //! incidents, with [`surroundings`] (deployments, drills, backups, measurements) and [`observed`] (availability, by
 //! way of [`spans`]). [`trend`] is the fold over time, by way of [`frame`], the crossing to Polars. [`tables`] lists
-//! what SQL sees, [`projections`] turns the fold into those tables, [`functions`] gives SQL the statistics, `follow`
-//! and `gather` read the log, `repeats` counts each event once, `guard` says what may be asked, [`session`] answers, [`recall`] reads single events back, [`output`] writes the answer.
+//! what SQL sees, [`projections`] turns the fold into those tables, [`functions`] gives SQL the statistics, [`kept`]
+//! keeps them as the log grows, `follow`, `extract` and `gather` read the log, `repeats` counts each event once, `guard`
+//! says what may be asked, [`session`] answers, [`recall`] reads single events back, [`output`] writes the answer.
 //! [`anomaly`] and [`forecast`] speak of any series: what is unusual in it, and what comes next.
 
 pub mod anomaly;
 pub mod chronicle;
 pub mod comparison;
+mod extract;
 #[cfg(test)]
 mod fixture;
 mod follow;
@@ -20,6 +22,7 @@ pub mod functions;
 mod gather;
 mod guard;
 mod json;
+pub mod kept;
 pub mod mttr;
 pub mod observed;
 pub mod oddities;

@@ -20,6 +20,7 @@ mod tests_tables;
 mod threads;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +41,7 @@ use self::answer::Shared;
 pub use self::error::SqlError;
 use self::threads::Threads;
 use crate::follow::Follower;
+use crate::kept::{Progress, Quality, Status};
 use crate::observed::Observed;
 use crate::recall::Wanted;
 use crate::surroundings::Surroundings;
@@ -93,6 +95,20 @@ impl Session {
     /// # Errors
     /// There is no Delta table at the location, or it can't be read.
     pub async fn open(location: &str, plan: Option<Arc<Plan>>, limits: SqlLimits) -> Result<Self, SqlError> {
+        Self::open_keeping(location, plan, limits, None).await
+    }
+
+    /// The same, with a folder in which the incident fold's tables are kept for the next one who opens the log: then
+    /// only what is new in the log is read.
+    ///
+    /// # Errors
+    /// As [`Session::open`]. A folder that can't be read or written is no error: then nothing is kept.
+    pub async fn open_keeping(
+        location: &str,
+        plan: Option<Arc<Plan>>,
+        limits: SqlLimits,
+        projections: Option<PathBuf>,
+    ) -> Result<Self, SqlError> {
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(GreedyMemoryPool::new(limits.memory)))
             .with_disk_manager_builder(
@@ -101,7 +117,7 @@ impl Session {
             .build_arc()
             .map_err(SqlError::Execution)?;
         let threads = Threads::new().map_err(|error| SqlError::Execution(error.into()))?;
-        let follower = Follower::open(location, runtime.clone()).await?;
+        let follower = Follower::open(location, runtime.clone(), projections).await?;
         let shared = Shared { follower: Mutex::new(follower), runtime, plan, limits };
         Ok(Self { shared: Arc::new(shared), threads })
     }
@@ -123,7 +139,29 @@ impl Session {
     pub async fn record(&self) -> Result<Arc<Record>, SqlError> {
         let mut follower = self.shared.follower.lock().await;
         follower.refresh().await?;
-        follower.record().await
+        follower.kept(self.shared.plan.as_ref()).await?.record()
+    }
+
+    /// Brings the incident fold's tables up to the newest version of the log, or makes them anew, for as long as it
+    /// takes: a query, which does the first by itself, has its time limit. Tells what is kept then.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    pub async fn project(&self, anew: bool, progress: Progress) -> Result<(Status, Quality), SqlError> {
+        let shared = self.shared.clone();
+        let work = async move {
+            let mut follower = shared.follower.lock().await;
+            follower.refresh().await?;
+            let kept = follower.project(shared.plan.as_ref(), anew, &progress).await?;
+            Ok((kept.status().expect("it was brought up to date"), kept.quality()?))
+        };
+        let mut task = JoinSet::new();
+        task.spawn_on(work, self.threads.handle());
+        match task.join_next().await {
+            Some(Ok(done)) => done,
+            Some(Err(error)) => Err(SqlError::Execution(DataFusionError::External(error.into()))),
+            None => unreachable!("a task was spawned"),
+        }
     }
 
     /// The incident fold as the log was known at a time: of what had been taken in until then, corrections included.

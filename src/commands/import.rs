@@ -321,12 +321,12 @@ impl Run {
                 Err(reason) => self.reject(&line, reason, header.as_deref())?,
             }
             if pending.len() >= BATCH {
-                self.way.put(&pending).await?;
-                pending.clear();
+                self.way.put(std::mem::replace(&mut pending, Vec::with_capacity(BATCH + 3))).await?;
                 bar(rows.position(), rows.size.unwrap_or(0).max(rows.position() + 1));
             }
         }
-        self.way.put(&pending).await?;
+        self.way.put(pending).await?;
+        self.way.settle().await?;
         bar(1, 1);
         if self.counts.rows == 0 {
             bail!("{} holds no rows under its header", rows.file().display());

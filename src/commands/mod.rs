@@ -11,6 +11,7 @@ pub(crate) mod explain;
 pub(crate) mod failover;
 pub(crate) mod import;
 pub(crate) mod log;
+pub(crate) mod project;
 pub(crate) mod recovery;
 pub(crate) mod sql;
 pub(crate) mod stats;

@@ -16,7 +16,20 @@ use crate::config::Config;
 
 /// Opens the event log with the limits in force.
 pub(crate) async fn open(config: &Config, plan: Option<Arc<Plan>>) -> Result<Session> {
-    Ok(Session::open(&config.log_location(), plan, limits(config)).await?)
+    open_with(config, plan, limits(config)).await
+}
+
+/// Opens the event log with other limits.
+pub(crate) async fn open_with(config: &Config, plan: Option<Arc<Plan>>, limits: SqlLimits) -> Result<Session> {
+    let kept = Some(config.projections());
+    Ok(Session::open_keeping(&config.log_location(), plan, limits, kept).await?)
+}
+
+/// Whether a query names a table that is kept up beside the log. What is a table to it and what is not, the session
+/// knows; this one brings too much up to date at worst.
+fn needs_projections(query: &str) -> bool {
+    let tables = ["incidents", "alerts", "recoveries", "recovery_steps", "services"];
+    query.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| tables.contains(&word.to_lowercase().as_str()))
 }
 
 /// What a statement may take.
@@ -58,6 +71,10 @@ pub(crate) async fn sql(
     let now = Utc::now();
     let as_of = as_of.map(|text| super::stats::time(&text, "--as-of", chrono_tz::Tz::UTC, now)).transpose()?;
     let session = open(config, plan(config)?).await?;
+    if as_of.is_none() && needs_projections(query) {
+        // The first time, this may take longer than a query may.
+        session.project(false, super::project::progress("reading the log")).await?;
+    }
     let answer = match as_of {
         Some(known_at) => session.query_as_of(query, known_at).await,
         None => session.query(query, now).await,

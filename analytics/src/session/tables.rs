@@ -46,6 +46,8 @@ const OF_RECORD: [&str; 9] = [
     "availability_daily",
     "data_quality",
 ];
+/// Of these, the ones that take all of it at once; the others are kept, or need open incidents only.
+const OF_WHOLE_RECORD: [&str; 2] = ["outages", "data_quality"];
 /// Tables, beside those of the plan, that the chronicle is needed for.
 const OF_CHRONICLE: [&str; 9] = [
     "notifications",
@@ -85,9 +87,10 @@ impl Shared {
         let made = self.made(named, now, known_at).await?;
         let mut follower = self.follower.lock().await;
         follower.refresh().await?;
-        let record = match made.past {
+        let record = match made.past.clone() {
             Some(record) => record,
-            None if OF_RECORD.into_iter().any(wants) => follower.record().await?,
+            None if OF_WHOLE_RECORD.into_iter().any(wants) => follower.kept(self.plan.as_ref()).await?.record()?,
+            None if wants("services") => Arc::new(follower.kept(self.plan.as_ref()).await?.open()?),
             None => Arc::default(),
         };
         let chronicle = &made.chronicle;
@@ -95,6 +98,9 @@ impl Shared {
         for table in TABLES {
             let provider: Arc<dyn TableProvider> = match table.name {
                 name if !wants(name) => Arc::new(EmptyTable::new(table.schema())),
+                name @ ("alerts" | "incidents" | "recoveries" | "recovery_steps") if made.past.is_none() => {
+                    follower.kept(self.plan.as_ref()).await?.table(name, now)?
+                }
                 "alerts" => memory(projections::alerts(&record))?,
                 "incidents" => memory(projections::incidents(&record, plan, now))?,
                 "recoveries" => memory(projections::recoveries(&record))?,
@@ -161,7 +167,7 @@ impl Shared {
             None if wants("attainment") || wants("availability_daily") => {
                 let mut follower = self.follower.lock().await;
                 follower.refresh().await?;
-                follower.record().await?
+                follower.kept(self.plan.as_ref()).await?.record()?
             }
             None => Arc::default(),
         };

@@ -33,18 +33,46 @@ pub struct Known {
     resolved: bool,
 }
 
+/// A figure as it stands, and as it was first recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Figure<T> {
+    /// After every correction.
+    pub now: T,
+    /// Before them.
+    pub recorded: T,
+}
+
+impl Known {
+    /// Of an incident that is known with these figures.
+    #[must_use]
+    pub fn new(
+        first_failure: Figure<DateTime<Utc>>,
+        recovered: Figure<Option<DateTime<Utc>>>,
+        cause: Option<String>,
+        acknowledged: bool,
+    ) -> Self {
+        Self {
+            first_failure: [first_failure.now, first_failure.recorded],
+            recovered: [recovered.now, recovered.recorded],
+            cause,
+            acknowledged,
+            resolved: recovered.now.is_some(),
+        }
+    }
+}
+
 impl From<&Incident> for Known {
     fn from(incident: &Incident) -> Self {
         let correction = incident.correction.as_ref();
         let maintained = incident.maintenance.as_ref().map(|it| it.original_first_failure_at);
         let original = correction.map(|it| it.original_first_failure_at).or(maintained);
-        Self {
-            first_failure: [incident.first_failure_at, original.unwrap_or(incident.first_failure_at)],
-            recovered: [incident.recovered_at, correction.map_or(incident.recovered_at, |it| it.original_recovered_at)],
-            cause: incident.cause.clone(),
-            acknowledged: incident.acknowledged.is_some(),
-            resolved: incident.recovered_at.is_some(),
-        }
+        let first_failure =
+            Figure { now: incident.first_failure_at, recorded: original.unwrap_or(incident.first_failure_at) };
+        let recovered = Figure {
+            now: incident.recovered_at,
+            recorded: correction.map_or(incident.recovered_at, |it| it.original_recovered_at),
+        };
+        Self::new(first_failure, recovered, incident.cause.clone(), incident.acknowledged.is_some())
     }
 }
 

@@ -23,7 +23,7 @@ mod tests;
 
 use std::path::PathBuf;
 
-pub use incidents::{Incidents, Known};
+pub use incidents::{Figure, Incidents, Known};
 pub use mapping::{Column, Mapping, Preset};
 pub use probes::Probes;
 pub use rejects::Rejects;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
@@ -65,10 +65,8 @@ pub(crate) async fn compact_once(
     let now = Utc::now();
     let (paths, day, store) = {
         let table = table.lock().await;
-        let today = now.format("%Y-%m-%d").to_string();
-        let files = &table.state.files;
-        let Some(paths) = plan(files.values(), &today, now.timestamp_millis(), eagerness) else { return Ok(None) };
-        let day = files[&paths[0]].day.clone();
+        let Some(paths) = next_merge(&table, now, eagerness) else { return Ok(None) };
+        let day = table.state.files[&paths[0]].day.clone();
         (paths, day, table.store().clone())
     };
     let mut inputs = Vec::with_capacity(paths.len());
@@ -97,11 +95,18 @@ pub(crate) async fn compact_once(
 /// Waits until the table has room for another commit's files: readers and checkpoints pay for each live file, so
 /// there must be an end to them, however small and many the commits are. Compaction may be another member's, whose
 /// commits are read here. Answers whether there is room now.
+///
+/// Files that no merge would make fewer are none to wait for: years of history that come in at once are a file a day
+/// at least, and what is merged is of one day.
 pub(crate) async fn room(table: &Mutex<LogTable>) -> Result<bool, LogError> {
     let until = tokio::time::Instant::now() + WAIT_FOR_ROOM;
     loop {
-        let files = table.lock().await.state.files.len();
-        if files <= OVERCROWDED {
+        let (files, mergeable) = {
+            let table = table.lock().await;
+            let files = &table.state.files;
+            (files.len(), files.len() > OVERCROWDED && next_merge(&table, Utc::now(), Eagerness::Steady).is_some())
+        };
+        if !mergeable {
             return Ok(true);
         }
         if tokio::time::Instant::now() >= until {
@@ -111,6 +116,11 @@ pub(crate) async fn room(table: &Mutex<LogTable>) -> Result<bool, LogError> {
         tokio::time::sleep(Duration::from_millis(20)).await;
         table.lock().await.catch_up(None).await?;
     }
+}
+
+fn next_merge(table: &LogTable, now: DateTime<Utc>, eagerness: Eagerness) -> Option<Vec<String>> {
+    let today = now.format("%Y-%m-%d").to_string();
+    plan(table.state.files.values(), &today, now.timestamp_millis(), eagerness)
 }
 
 /// Writes a checkpoint of the newest version, from the log itself, so that it always has the files.

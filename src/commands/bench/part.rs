@@ -3,8 +3,11 @@
 
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use chrono::Utc;
 use rebound_ingest::log::{self as event_log, LogLocation, LogSettings};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -32,6 +35,10 @@ pub(super) enum Part {
     FleetPast { services: u64 },
     /// Adds what came between the newest snapshot and a kill.
     FleetNewest { services: u64 },
+    /// Makes the log's projections anew; answers seconds, a run each.
+    Project { runs: usize },
+    /// Asks the log of the data folder; answers milliseconds, by query, a run each.
+    Ask { queries: Vec<String>, runs: usize },
     /// Folds a fleet's results in memory.
     FleetState { services: u64, conditions: bool },
 }
@@ -109,6 +116,32 @@ pub(crate) async fn bench_part(part: &str, config: &Config) -> Result<()> {
         }
         Part::Latency { samples } => serde_json::to_value(Box::pin(latency::alone(samples, config)).await?),
         Part::Load { samples, rate } => serde_json::to_value(Box::pin(latency::loaded(samples, rate, config)).await?),
+        Part::Project { runs } => {
+            let session = crate::commands::sql::open(config, None).await?;
+            let mut took = Vec::new();
+            for _ in 0..runs {
+                let started = Instant::now();
+                session.project(true, Arc::new(|_, _| {})).await?;
+                took.push(started.elapsed().as_secs_f64());
+            }
+            serde_json::to_value(took)
+        }
+        Part::Ask { queries, runs } => {
+            let session = crate::commands::sql::open(config, None).await?;
+            session.project(false, Arc::new(|_, _| {})).await?;
+            let mut took = vec![Vec::new(); queries.len()];
+            for (query, took) in queries.iter().zip(&mut took) {
+                // Once to warm up what is cached.
+                for run in 0..=runs {
+                    let started = Instant::now();
+                    session.query(query, Utc::now()).await.with_context(|| query.clone())?;
+                    if run > 0 {
+                        took.push(started.elapsed().as_secs_f64() * 1e3);
+                    }
+                }
+            }
+            serde_json::to_value(took)
+        }
         Part::FleetPast { services } => serde_json::to_value(Box::pin(fleet::fill(services, config)).await?),
         Part::FleetNewest { services } => serde_json::to_value(Box::pin(fleet::add_newest(services, config)).await?),
         Part::FleetState { services, conditions } => serde_json::to_value(fleet::state(services, conditions)?),
