@@ -32,6 +32,7 @@ pub use standing::{
 pub use words::{Key, Refusal, RefusalKind, Said, Target, Word};
 
 use crate::pause::Pauses;
+use crate::recent::Recent;
 
 /// The `source` of what people say at the desk.
 pub const SOURCE: &str = "rebound/desk";
@@ -91,26 +92,32 @@ struct Right {
 }
 
 /// Everything that can be spoken about.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Desk {
     entries: BTreeMap<RecoveryId, Entry>,
     /// Ended ones, oldest first.
     ended: VecDeque<RecoveryId>,
     /// Words about recoveries of which nothing else is known, oldest first.
     strangers: VecDeque<RecoveryId>,
-    requests: BTreeMap<EventId, Request>,
-    /// Requests in the order in which they came.
-    asked: VecDeque<EventId>,
+    /// In the order in which they came.
+    requests: Recent<EventId, Request>,
     /// Open incidents.
     open: BTreeSet<IncidentId>,
-    /// Incidents that are over, oldest first: their end and their beginning may come in either order.
-    over: VecDeque<IncidentId>,
+    /// Incidents that are over: their end and their beginning may come in either order.
+    over: Recent<IncidentId, ()>,
     in_the_way: BTreeMap<ServiceId, InTheWay>,
     rights: BTreeMap<ProcedureId, Right>,
     pauses: Pauses,
-    /// The event that was made for a key, and the digest of what was asked with it.
-    keys: BTreeMap<String, EventId>,
-    keyed: VecDeque<String>,
+    /// The event that was made for a key: its id has the digest of what was asked with it.
+    keys: Recent<String, EventId>,
+}
+
+impl Default for Desk {
+    fn default() -> Self {
+        let (entries, ended, strangers, open, in_the_way, rights, pauses) = Default::default();
+        let (requests, over, keys) = (Recent::of(REMEMBERED), Recent::of(REMEMBERED), Recent::of(KEYS));
+        Self { entries, ended, strangers, requests, open, over, in_the_way, rights, pauses, keys }
+    }
 }
 
 impl Desk {
@@ -120,11 +127,15 @@ impl Desk {
             EventData::RecoveryPaused(_) | EventData::RecoveryResumed(_) => drop(self.pauses.evolve(event)),
             EventData::RecoveryRequested(data) => {
                 let asked = (event.subject.clone(), event.occurred_at, data.clone());
-                self.request(&event.id).asked.get_or_insert(asked);
+                self.request(&event.id, |request| {
+                    request.asked.get_or_insert(asked);
+                });
             }
             EventData::RecoveryDeclined(data) => {
                 let answer = Answered::Declined { reason: data.reason.clone(), restraint: data.restraint };
-                self.request(&data.request).answer.get_or_insert(answer);
+                self.request(&data.request, |request| {
+                    request.answer.get_or_insert(answer);
+                });
             }
             EventData::IncidentOpened(data) if !self.over.contains(&data.incident) => {
                 self.open.insert(data.incident.clone());
@@ -147,35 +158,25 @@ impl Desk {
         }
         if event.source.as_str() == SOURCE
             && let Some((key, _)) = judge::key_of(&event.id)
-            && !self.keys.contains_key(key)
+            && !self.keys.contains(&key.to_owned())
         {
             self.keys.insert(key.to_owned(), event.id.clone());
-            self.keyed.push_back(key.to_owned());
-            if self.keyed.len() > KEYS
-                && let Some(oldest) = self.keyed.pop_front()
-            {
-                self.keys.remove(&oldest);
-            }
         }
     }
 
-    /// What is known of a request, which may be nothing so far.
-    fn request(&mut self, id: &EventId) -> &mut Request {
-        if !self.requests.contains_key(id) {
-            self.asked.push_back(id.clone());
-            if let Some(oldest) = beyond(&mut self.asked) {
-                self.requests.remove(&oldest);
-            }
+    /// Notes something of a request, of which perhaps nothing is known so far.
+    fn request(&mut self, id: &EventId, note: impl FnOnce(&mut Request)) {
+        if !self.requests.contains(id) {
+            self.requests.insert(id.clone(), Request::default());
         }
-        self.requests.entry(id.clone()).or_default()
+        if let Some(request) = self.requests.get_mut(id) {
+            note(request);
+        }
     }
 
     fn resolved(&mut self, incident: &IncidentId) {
         self.open.remove(incident);
-        if !self.over.contains(incident) {
-            self.over.push_back(incident.clone());
-            beyond(&mut self.over);
-        }
+        self.over.insert(incident.clone(), ());
     }
 
     /// Of two things that stood in the way of one service's recoveries the later counts.
@@ -205,10 +206,12 @@ impl Desk {
             }
             if is_word(&event.data) {
                 self.strangers.push_back(recovery.clone());
-                let forgotten = beyond(&mut self.strangers);
-                forgotten.and_then(|id| {
-                    self.entries.get(&id).is_some_and(Entry::is_stranger).then(|| self.entries.remove(&id))
-                });
+                if self.strangers.len() > REMEMBERED
+                    && let Some(oldest) = self.strangers.pop_front()
+                    && self.entries.get(&oldest).is_some_and(Entry::is_stranger)
+                {
+                    self.entries.remove(&oldest);
+                }
             }
         }
         let entry = self.entries.entry(recovery.clone()).or_insert_with(|| Entry {
@@ -228,7 +231,9 @@ impl Desk {
                 entry.trigger.get_or_insert_with(|| (data.clone(), at));
                 if let Some(asked) = &data.asked {
                     let answer = Answered::Triggered { recovery: recovery.clone() };
-                    self.request(&asked.request).answer.get_or_insert(answer);
+                    self.request(&asked.request, |request| {
+                        request.answer.get_or_insert(answer);
+                    });
                 }
             }
             EventData::RecoveryApproved(data) => {
@@ -270,7 +275,7 @@ impl Desk {
 
     /// What a key was used for before.
     fn known(&self, key: &str) -> Option<&EventId> {
-        self.keys.get(key)
+        self.keys.get(&key.to_owned())
     }
 
     /// The words about pauses.
@@ -301,11 +306,6 @@ impl Desk {
             && !self.ended.contains(&known.data.recovery)
             && self.entries.get(&known.data.recovery).is_none_or(Entry::is_stranger)
     }
-}
-
-/// Takes the oldest of more than are remembered.
-fn beyond<T>(order: &mut VecDeque<T>) -> Option<T> {
-    if order.len() > REMEMBERED { order.pop_front() } else { None }
 }
 
 /// Whether it is what a person says of one recovery.

@@ -31,6 +31,7 @@ pub(crate) mod order;
 pub mod pause;
 pub mod procedure;
 pub mod queue;
+pub(crate) mod recent;
 pub mod runner;
 pub mod sites;
 pub mod suppress;

@@ -11,7 +11,6 @@
 mod notice;
 mod plan;
 mod rate;
-mod recent;
 mod standing;
 #[cfg(test)]
 mod tests;
@@ -35,8 +34,9 @@ use rebound_schemas::{AlertId, ChannelId, Event, EventData, IncidentId, PlanVers
 pub use notice::{Member, Notice, dedup_key, digest_key};
 pub use plan::Planned;
 use rate::Bucket;
-use recent::Recent;
 use standing::Standings;
+
+use crate::recent::Recent;
 
 /// Alerts that are over and told, and remembered.
 const SETTLED: usize = 20_000;

@@ -73,7 +73,7 @@ impl Desk {
     /// Requests that nobody has decided about, or that were declined within the last hour; the newest first.
     #[must_use]
     pub fn open_requests(&self, now: DateTime<Utc>) -> Vec<RequestStanding> {
-        let newest = self.asked.iter().rev().filter_map(|id| Some((id, self.requests.get(id)?)));
+        let newest = self.requests.newest();
         newest
             .filter_map(|(id, request)| {
                 let (service, at, data) = request.asked.as_ref()?;

@@ -150,7 +150,7 @@ fn what_anybody_may_say_fills_no_memory() {
         desk.evolve(&event(&format!("r-{n}"), 1, IncidentResolved { incident, recovered_at: at(1), recovery: None }));
     }
     let most = REMEMBERED + 1;
-    assert!(desk.entries.len() <= most && desk.rights.len() <= most && desk.requests.len() <= most);
-    assert!(desk.over.len() <= most && desk.asked.len() <= most && desk.strangers.len() <= most);
+    assert!(desk.entries.len() <= most && desk.rights.len() <= most && desk.requests.newest().count() <= most);
+    assert!(desk.over.newest().count() <= most && desk.strangers.len() <= most);
     assert!(desk.standing(&rec("rec-1"), None, at(2)).is_some(), "what is real stays");
 }

@@ -3,7 +3,7 @@
 use rebound_schemas::event::{RecoveryOutcome, RecoveryStage, Standing, TriggerMode};
 use rebound_schemas::{Event, EventData, IncidentId, RecoveryId};
 
-use super::recent::Recent;
+use crate::recent::Recent;
 
 /// Folds recoveries. Whatever order two attempts at an incident are folded in, the later attempt is what is known.
 #[derive(Debug, Default)]

@@ -6,9 +6,9 @@ use rebound_schemas::event::{
 };
 use rebound_schemas::{EventId, ProcedureId, RecoveryId};
 
-use super::recent::{REMEMBERED, Recent};
 use super::*;
 use crate::SOURCE;
+use crate::recent::{REMEMBERED, Recent};
 use crate::testing;
 
 const PLAN: &str = r#"

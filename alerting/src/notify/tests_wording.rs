@@ -5,8 +5,9 @@ use std::fmt::Write;
 
 use chrono::TimeDelta;
 use rebound_schemas::event::{
-    AlertRaised, AlertResolved, AlertSuppressed, IncidentAcknowledged, IncidentCorrected, RecoveryEscalated,
-    RecoveryFinished, RecoveryOutcome, RecoveryStarted, RecoveryTriggered, SuppressionCause, TriggerMode,
+    AlertRaised, AlertResolved, AlertSuppressed, IncidentAcknowledged, IncidentCorrected, ProcedureDemoted,
+    RecoveryEscalated, RecoveryFinished, RecoveryOutcome, RecoveryStarted, RecoveryTriggered, SuppressionCause,
+    TriggerMode,
 };
 use rebound_schemas::{ProcedureId, RecoveryId};
 
@@ -239,6 +240,16 @@ fn texts() -> String {
     };
     world.event("db", 9000, correction);
     say("the incident is corrected: figures change, nobody is woken", world.tell(9000));
+
+    let mut world = World::new();
+    world.raise("db", 0, None);
+    world.trigger("db", 0, 1, TriggerMode::Auto, None);
+    world.tell(0);
+    world.finish("db", 60, 1, RecoveryOutcome::Failed);
+    let (procedure, newest) = (ProcedureId::new("restore").unwrap(), RecoveryId::new("rec-db-1").unwrap());
+    let (succeeded, attempts, below, over, failed) = (1, 3, 0.8, 5, vec![newest.clone()]);
+    world.event("db", 60, ProcedureDemoted { procedure, succeeded, attempts, below, over, failed, newest });
+    say("its procedure is demoted", world.tell(61));
 
     let mut world = World::new();
     world.raise("web", 0, None);

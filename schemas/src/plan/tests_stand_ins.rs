@@ -59,11 +59,17 @@ impl Example {
     }
 
     fn procedure(&self, id: &str, service: &str) {
-        for step in &self.plan.procedures()[id].steps {
+        let procedure = &self.plan.procedures()[id];
+        // What nobody hands over is as the procedure says.
+        let handed = |text: String| {
+            procedure.inputs.iter().fold(text, |text, (name, value)| text.replace(&format!("{{input.{name}}}"), value))
+        };
+        for step in &procedure.steps {
             if let Action::Command { argv, .. } = &step.action {
                 let argv: Vec<String> = argv
                     .iter()
                     .map(|text| text.replace("{service}", service).replace("{each}", service))
+                    .map(handed)
                     .map(|text| if text.starts_with("{steps.") { "000001".to_owned() } else { text })
                     .collect();
                 self.must(&argv);
