@@ -107,7 +107,7 @@ enum Command {
     /// Bring in history from elsewhere: incidents and probe results, from CSV, NDJSON, JSON or Atom.
     #[command(subcommand)]
     Import(Box<crate::commands::import::ImportCommand>),
-    /// Approve, refuse, call off or pause recoveries of a running Rebound.
+    /// See, run, approve, refuse, call off or pause recoveries of a running Rebound.
     Recovery(crate::commands::recovery::Recovery),
     /// Move the load of a site or a service to another site, by the plan's procedure.
     Failover(crate::commands::failover::Move),
@@ -123,12 +123,16 @@ enum Command {
     Explain(crate::commands::explain::Explain),
     /// Query the event log and its projections.
     ///
-    /// Tables: events, probes, alerts, incidents, recoveries, recovery_steps, services, objectives. `SHOW TABLES` and
-    /// `DESCRIBE incidents` say more. In `events`, `data` is the event's payload as JSON; it is NULL where the columns
-    /// hold all of it, as for most `probe.completed` events: read those from `probes`.
+    /// `SHOW TABLES` lists the tables, `DESCRIBE incidents` the columns of one; `--reference` tells what each means, with
+    /// worked queries of an annual review. In `events`, `data` is the event's payload as JSON; it is NULL where the
+    /// columns hold all of it, as for most `probe.completed` events: read those from `probes`.
     Sql {
         /// One SELECT statement.
-        query: String,
+        #[arg(required_unless_present = "reference")]
+        query: Option<String>,
+        /// Print the reference of tables, columns and functions, docs/sql.md, instead.
+        #[arg(long, conflicts_with_all = ["query", "to", "as_of"])]
+        reference: bool,
         #[arg(short, long, value_enum, default_value = "table")]
         output: Output,
         /// Write here instead of standard output.
@@ -268,15 +272,16 @@ async fn run(cli: Cli) -> Result<Done> {
         Command::Channels(command) => commands::channels::channels(&common.settings()?, command).await,
         Command::Emit(emit) => commands::emit::emit(emit).await,
         Command::Import(command) => commands::import::import(&common.settings()?, *command).await,
-        Command::Recovery(word) => commands::recovery::recovery(word, &common).await,
+        Command::Recovery(word) => commands::recovery::recovery(word).await,
         Command::Failover(asked) => commands::failover::failover(asked, false).await,
         Command::Failback(asked) => commands::failover::failover(asked, true).await,
         Command::Silence(command) => commands::window::silence(command, &common).await,
         Command::Maintenance(command) => commands::window::maintenance(command, &common).await,
         Command::Explain(explain) => commands::explain::explain(&common.settings()?, explain).await,
-        Command::Sql { query, output, to, as_of } => {
-            commands::sql::sql(&common.settings()?, &query, output, to, as_of).await
-        }
+        Command::Sql { query, output, to, as_of, reference } => match query.filter(|_| !reference) {
+            Some(query) => commands::sql::sql(&common.settings()?, &query, output, to, as_of).await,
+            None => commands::sql::reference(),
+        },
         Command::Stats(stats) => commands::stats::stats(&common.settings()?, stats).await,
         Command::Trend(trend) => commands::stats::trend(&common.settings()?, trend).await,
         Command::Compare(compare) => commands::stats::compare(&common.settings()?, compare).await,

@@ -14,6 +14,8 @@ use rebound_ingest::log::COMMIT_BYTES;
 use rebound_schemas::plan::nearest;
 use serde::{Deserialize, Serialize};
 
+use crate::http::guard::Role as TokenRole;
+
 /// All settings of one process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -119,10 +121,27 @@ pub(crate) struct Http {
     pub(crate) tls_cert: Option<PathBuf>,
     /// PEM private key.
     pub(crate) tls_key: Option<PathBuf>,
-    /// File that holds the bearer token which every request but the health checks must show.
+    /// File that holds the one bearer token, which may do everything; for several with roles there is `token`.
     pub(crate) token_file: Option<PathBuf>,
     /// The Alertmanager label that names the service.
     pub(crate) alertmanager_label: String,
+    /// Bearer tokens, each with the name that stands in events and a role. Every request but the health checks must
+    /// show one, if there are any.
+    pub(crate) token: Vec<TokenSetting>,
+}
+
+/// `[[http.token]]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TokenSetting {
+    /// Who shows it, as events say it.
+    pub(crate) name: String,
+    /// What it may be used for.
+    pub(crate) role: TokenRole,
+    /// File that holds it.
+    pub(crate) file: Option<PathBuf>,
+    /// Environment variable that holds it.
+    pub(crate) env: Option<String>,
 }
 
 /// `[sql]`
@@ -199,6 +218,7 @@ impl Default for Http {
             tls_key: None,
             token_file: None,
             alertmanager_label: "service".into(),
+            token: Vec::new(),
         }
     }
 }
@@ -246,6 +266,9 @@ impl Config {
         let mut overlaid = Vec::new();
         for (key, value) in environment {
             if let Some(path) = key.strip_prefix("REBOUND_").filter(|rest| is_setting(rest)) {
+                if path == "HTTP__TOKEN" {
+                    bail!("the environment variable {key}: {NO_TOKEN_HERE}");
+                }
                 overlay(&mut table, &path.to_lowercase(), &value)
                     .with_context(|| format!("the environment variable {key}"))?;
                 overlaid.push(key);
@@ -260,8 +283,11 @@ impl Config {
         })?;
         // Paths in a file are meant from where the file is.
         if let Some(folder) = file.and_then(Path::parent) {
-            for path in
-                [&mut config.plan, &mut config.http.tls_cert, &mut config.http.tls_key, &mut config.http.token_file]
+            let http = &mut config.http;
+            let tokens = http.token.iter_mut().map(|token| &mut token.file);
+            for path in [&mut config.plan, &mut http.tls_cert, &mut http.tls_key, &mut http.token_file]
+                .into_iter()
+                .chain(tokens)
             {
                 if let Some(path) = path.as_mut().filter(|path| path.is_relative()) {
                     *path = folder.join(&path);
@@ -283,12 +309,38 @@ impl Config {
         if self.http.tls_cert.is_some() != self.http.tls_key.is_some() {
             bail!("[http] tls_cert and tls_key go together: write both, or neither");
         }
-        if !self.http.listen.ip().is_loopback() && (self.http.tls_cert.is_none() || self.http.token_file.is_none()) {
+        let open = self.http.token_file.is_none() && self.http.token.is_empty();
+        if !self.http.listen.ip().is_loopback() && (self.http.tls_cert.is_none() || open) {
             bail!(
-                "[http] listen = \"{}\" can be reached from other machines: write tls_cert, tls_key and token_file, \
-                 or listen on 127.0.0.1",
+                "[http] listen = \"{}\" can be reached from other machines: write tls_cert, tls_key and token_file \
+                 (or [[http.token]]), or listen on 127.0.0.1",
                 self.http.listen
             );
+        }
+        for (n, token) in self.http.token.iter().enumerate() {
+            let TokenSetting { name, file, env, .. } = token;
+            if name.trim().is_empty() || name.len() > 100 || name.contains(char::is_control) {
+                bail!("[[http.token]] name = {name:?} is no name: write who shows the token, in one line");
+            }
+            if name == "token_file" {
+                bail!(
+                    "[[http.token]] name = \"token_file\" is what the token in [http] token_file is called: choose another"
+                );
+            }
+            if self.http.token[..n].iter().any(|other| other.name == *name) {
+                bail!(
+                    "[[http.token]] name = {name:?} is there twice, and events could not say who it was: choose another"
+                );
+            }
+            match (file, env) {
+                (None, None) => {
+                    bail!("[[http.token]] {name}: write where the token is: file = \"FILE\" or env = \"VARIABLE\"")
+                }
+                (Some(_), Some(_)) => {
+                    bail!("[[http.token]] {name}: the token is in one place: write file or env, not both")
+                }
+                _ => {}
+            }
         }
         if self.log.commit_age.is_zero() || self.log.commit_age > Duration::from_secs(60) {
             bail!("[log] commit_age must be more than 0s and at most 60s");
@@ -367,18 +419,25 @@ fn overlay(table: &mut toml::Table, path: &str, value: &str) -> Result<()> {
 fn located(name: &str, text: &str, error: &toml::de::Error) -> anyhow::Error {
     let before = error.span().map_or("", |span| &text[..span.start.min(text.len())]);
     let line = before.matches('\n').count() + 1;
-    let section = before.lines().rev().find_map(|line| line.trim().strip_prefix('[')?.split_once(']'));
-    let section = section.map(|(section, _)| section);
-    let words = in_words(error.message(), section);
+    let is_header = |line: &&str| line.starts_with('[') && line.ends_with(']');
+    let section = before.lines().rev().map(str::trim).find(is_header);
     // A wrong value does not say whose it is.
-    let key = before.lines().last().and_then(|line| line.split_once('=')).map(|(key, _)| key.trim());
+    let key = before.rsplit('\n').next().and_then(|line| line.split_once('=')).map(|(key, _)| key.trim());
+    if let (Some("[http]"), Some("token")) = (section, key) {
+        return anyhow!("{name}:{line}: [http] token: {NO_TOKEN_HERE}");
+    }
+    let words = in_words(error.message(), section);
     let whose = match (key, section) {
-        (Some(key), Some(section)) => format!("[{section}] {key}: "),
+        (Some(key), Some(section)) => format!("{section} {key}: "),
         (Some(key), None) => format!("{key}: "),
         (None, _) => String::new(),
     };
     anyhow!("{name}:{line}: {whose}{words}")
 }
+
+/// Told to whoever writes a token where it can be read, without repeating it.
+const NO_TOKEN_HERE: &str = "a token itself stands in no settings: write token_file = \"FILE\", or a [[http.token]] with \
+                             name, role, and where it is: file = \"FILE\" or env = \"VARIABLE\"";
 
 /// What serde says, in words for whoever wrote the settings.
 fn in_words(message: &str, section: Option<&str>) -> String {
@@ -386,15 +445,24 @@ fn in_words(message: &str, section: Option<&str>) -> String {
     // The names stand between backticks: the unknown one, then those that are known.
     let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     if let (true, [unknown, known @ ..]) = (message.starts_with("unknown field"), names.as_slice()) {
-        let of = section.map_or("that section".to_owned(), |section| format!("[{section}]"));
+        let of = section.unwrap_or("that section");
         // A section's header is found before its name: then the name is no key of the one above.
-        let of = if known.contains(&"bus") { "the settings".to_owned() } else { of };
-        let remedy = match (nearest(unknown, known.iter().copied()), home_of(unknown)) {
+        let of = if known.contains(&"bus") { "the settings" } else { of };
+        // What stands in a list of its own is at home there.
+        let home = home_of(unknown).filter(|_| !of.starts_with("[["));
+        let remedy = match (nearest(unknown, known.iter().copied()), home) {
             (_, Some(home)) => format!("it belongs to [{home}]"),
             (Some(near), None) => format!("did you mean {near:?}?"),
             (None, None) => format!("write one of {}", known.join(", ")),
         };
         return format!("{unknown:?} is not a key of {of}: {remedy}");
+    }
+    if let (true, [unknown, known @ ..]) = (message.starts_with("unknown variant"), names.as_slice()) {
+        let remedy = match nearest(unknown, known.iter().copied()) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => format!("write one of {}", known.join(", ")),
+        };
+        return format!("{unknown:?} is none that there is: {remedy}");
     }
     let numbers = ["usize", "i32", "u64"].map(|number| format!("expected {number}"));
     let message = numbers.iter().fold(message, |text, number| text.replace(number, "expected a whole number"));
@@ -438,6 +506,16 @@ mod tests {
         assert_eq!(config.log.commit_age, Duration::from_millis(250));
         assert_eq!(config.kafka.properties["sasl.password"], "hunter2");
         assert!(!format!("{config:?}").contains("hunter2") && !config.print().unwrap().contains("hunter2"));
+    }
+
+    #[test]
+    fn a_token_in_the_settings_is_not_repeated_to_whoever_reads_the_message() {
+        for (text, environment) in
+            [("[http]\ntoken = \"hunter2-hunter2\"\n", None), ("", Some(("REBOUND_HTTP__TOKEN", "hunter2-hunter2")))]
+        {
+            let said = format!("{:#}", load(text, environment.as_slice()).unwrap_err());
+            assert!(said.contains("a token itself stands in no settings") && !said.contains("hunter2"), "{said}");
+        }
     }
 
     #[test]

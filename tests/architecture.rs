@@ -62,6 +62,7 @@ const PURE: &[&str] = &[
     "alerting/src/matcher.rs",
     "alerting/src/suppress.rs",
     "alerting/src/budget.rs",
+    "alerting/src/desk.rs",
     "alerting/src/engine.rs",
     "alerting/src/explain.rs",
     "alerting/src/moves.rs",

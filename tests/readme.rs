@@ -28,7 +28,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("rebound bench-probes ", "takes minutes"),
     ("rebound explain inc-", "needs an incident of one's own; tests/pipeline.rs explains the demo's"),
     ("rebound channels ", "needs a channel of one's own; alerting's tests deliver to each kind"),
-    ("curl ", "needs a listener; tests/pipeline.rs posts to one"),
+    ("curl ", "needs a listener; tests/pipeline.rs and tests/recoveries.rs post to one"),
 ];
 
 fn readme() -> String {
@@ -130,7 +130,11 @@ fn the_readmes_commands_work() {
     std::os::unix::fs::symlink(root().join("examples"), folder.path().join("examples")).expect("a link");
     let mut ran = 0;
     for (line, known) in uses {
-        let Use::Run(arguments) = known else { continue };
+        let Use::Run(mut arguments) = known else { continue };
+        // What stands behind a command for the reader.
+        if let Some(at) = arguments.iter().position(|word| word == "#") {
+            arguments.truncate(at);
+        }
         let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         if arguments[0] == "demo"
             && let Some(at) = arguments.iter().position(|a| *a == "--for")

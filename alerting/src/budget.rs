@@ -145,4 +145,39 @@ mod tests {
         budget.triggered(&LIMITS, at(650));
         assert_eq!(budget.wait(&LIMITS).num_seconds(), 10);
     }
+
+    proptest::proptest! {
+        #![proptest_config(crate::cases::cheap())]
+
+        /// By the definition over the whole list, whatever the order and however often each is told.
+        #[test]
+        fn what_is_allowed_and_how_long_to_wait_follow_from_the_triggers(
+            triggers in proptest::collection::btree_set(0..4_000_i64, 0..20),
+            healthy in proptest::option::of((0..4_000_i64, 0..2_000_i64)),
+            now in 0..5_000_i64,
+            turn in proptest::prelude::any::<proptest::sample::Index>(),
+        ) {
+            let told: Vec<i64> = triggers.iter().copied().collect();
+            let start = if told.is_empty() { 0 } else { turn.index(told.len()) };
+            let (mut once, mut turned) = (Budget::default(), Budget::default());
+            told.iter().for_each(|second| once.triggered(&LIMITS, at(*second)));
+            for second in told[start..].iter().chain(&told) {
+                turned.triggered(&LIMITS, at(*second));
+            }
+            for budget in [&mut once, &mut turned] {
+                if let Some((from, length)) = healthy {
+                    budget.healthy(&LIMITS, at(from), at(from + length));
+                }
+            }
+            proptest::prop_assert_eq!(&once, &turned);
+            // `allows` asks of a time that is not before the newest trigger.
+            let now = now.max(told.last().copied().unwrap_or_default());
+            let recent = told.iter().filter(|second| now - **second < 600).count();
+            proptest::prop_assert_eq!(once.allows(&LIMITS, at(now)), recent < 3);
+            let calm = healthy.filter(|(_, length)| *length >= 600).map(|(from, length)| at(from) + TimeDelta::seconds(length) / 2);
+            let level = told.iter().filter(|second| calm.is_none_or(|calm| at(**second) >= calm)).count();
+            let wait = match level { 0 => 0, n => (10_i64 << (n - 1)).min(300) };
+            proptest::prop_assert_eq!(once.wait(&LIMITS), TimeDelta::seconds(wait));
+        }
+    }
 }

@@ -9,12 +9,14 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rebound_schemas::plan::Pace;
+use serde::{Deserialize, Serialize};
 
 const BUCKETS: i64 = 12;
 const RING: usize = BUCKETS as usize + 1;
 
 /// Long and short window, and how many times faster than sustainable the budget burns.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Pair {
     /// The long window, in minutes.
     pub long: i64,
@@ -34,7 +36,8 @@ pub fn pairs(pace: Pace) -> [Pair; 2] {
 }
 
 /// Successes and failures over one window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Window {
     /// A bucket's length in seconds.
     step: i64,
@@ -81,7 +84,8 @@ impl Window {
 }
 
 /// The four windows of a pace.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Burn {
     pairs: [Pair; 2],
     /// Long and short of each pair.
@@ -110,11 +114,15 @@ impl Burn {
         self.windows.iter_mut().flatten().for_each(|window| window.observe(at, failed));
     }
 
-    /// The first pair that burns, as of the newest observation.
+    /// The first pair that burns, as of the newest observation; one with fewer observations than `at_least` in its long
+    /// window never does.
     #[must_use]
-    pub fn burning(&self, objective: f64) -> Option<Burning> {
+    pub fn burning(&self, objective: f64, at_least: u32) -> Option<Burning> {
         let budget = 1.0 - objective;
         self.pairs.iter().zip(&self.windows).find_map(|(pair, [long, short])| {
+            if long.total.0 < u64::from(at_least) {
+                return None;
+            }
             let rate = |window: &Window| window.share().map(|share| share / budget);
             let (long, short) = (rate(long)?, rate(short)?);
             (long > pair.factor && short > pair.factor).then_some(Burning { pair: *pair, rate: long })
@@ -155,7 +163,7 @@ mod tests {
     #[test]
     fn burn_rates_are_those_computed_by_hand() {
         let check = |pace, n: i64, bad: &dyn Fn(i64) -> bool, expected: Option<(f64, f64)>| {
-            let burning = after(pace, n, bad).burning(0.999);
+            let burning = after(pace, n, bad).burning(0.999, 1);
             let found = burning.map(|b| (b.pair.factor, (b.rate * 100.0).round() / 100.0));
             assert_eq!(found, expected, "{pace:?} after {n}");
         };
@@ -175,13 +183,25 @@ mod tests {
     #[test]
     fn a_burst_that_is_over_no_longer_burns_over_the_short_window() {
         let mut burn = after(Pace::Page, 360, |i| i >= 340);
-        assert!(burn.burning(0.999).is_some());
+        assert!(burn.burning(0.999, 1).is_some());
         // Five minutes and a twelfth later the short window is clean; over half an hour 20 failures still show, and
         // over six hours they are 9.5 times too many.
         (360..395).for_each(|i| burn.observe(at(i * 10), false));
-        assert_eq!(burn.burning(0.999).map(|b| b.pair.factor), Some(6.0));
+        assert_eq!(burn.burning(0.999, 1).map(|b| b.pair.factor), Some(6.0));
         (395..560).for_each(|i| burn.observe(at(i * 10), false));
-        assert_eq!(burn.burning(0.999), None);
+        assert_eq!(burn.burning(0.999, 1), None);
+    }
+
+    #[test]
+    fn nothing_burns_on_fewer_observations_than_are_asked_for() {
+        for (n, burns) in [(29, false), (30, true), (31, true)] {
+            let burn = after(Pace::Page, n, |_| true);
+            assert_eq!(burn.burning(0.999, 30).is_some(), burns, "{n} failures of {n}");
+        }
+        // What has left the window counts no more: after a silence of a day a single failure says nothing.
+        let mut burn = after(Pace::Page, 360, |_| false);
+        burn.observe(at(30 * 3600), true);
+        assert_eq!(burn.burning(0.999, 30), None);
     }
 
     #[test]

@@ -2,19 +2,10 @@
 
 use proptest::prelude::ProptestConfig;
 
-/// Ten thousand, for rules that cost microseconds; `PROPTEST_CASES` says otherwise.
+/// Ten thousand for each rule; `PROPTEST_CASES` says otherwise. Generators keep their histories short, so that all of
+/// the crate's tests stay within minutes in a development build.
 pub(crate) fn cheap() -> ProptestConfig {
     by_default(10_000)
-}
-
-/// A thousand, for whole histories with restarts; `PROPTEST_CASES` says otherwise.
-pub(crate) fn histories() -> ProptestConfig {
-    by_default(1_000)
-}
-
-/// Three hundred, where each case restarts after every step; `PROPTEST_CASES` says otherwise.
-pub(crate) fn restarts() -> ProptestConfig {
-    by_default(300)
 }
 
 fn by_default(cases: u32) -> ProptestConfig {

@@ -20,8 +20,8 @@ use crate::delta;
 use crate::hold::Hold;
 use crate::threshold::{Rule, Seen};
 
-/// No condition asks for more of the past at a start than this: an old backup then counts as made no later than
-/// where the past begins, and a longer burn window fills anew.
+/// No condition but a burn rate asks for more of the past at a start than this: an old backup then counts as made no
+/// later than where the past begins.
 pub const MOST_LOOKBACK: Duration = Duration::from_secs(24 * 3600);
 
 /// What the plan says of one condition.
@@ -200,7 +200,8 @@ impl Judge {
         // What is measured by others comes once a minute, or so it is taken.
         let every = every.max(Duration::from_secs(60));
         match &condition.measure {
-            Measure::BurnRate(_, pace) => Burn::longest(*pace).to_std().unwrap_or_default(),
+            // All of its longest window, three days of a ticket's: counted in buckets as it is read, and never kept.
+            Measure::BurnRate(_, pace) => return Burn::longest(*pace).to_std().unwrap_or_default(),
             Measure::BackupAge { .. } | Measure::CertificateExpiresWithin(_) => MOST_LOOKBACK,
             Measure::Unobserved => Duration::ZERO,
             _ => {

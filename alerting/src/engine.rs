@@ -19,6 +19,8 @@
 //! 4. From there on [`Engine::handle`] every event of the three topics (events of others' services are folded and
 //!    may decide for their dependants), and call [`Engine::tick`] whenever [`Engine::next_deadline`] has come.
 //!
+//! A shell that kept a [`snapshot`] takes it up between 2 and 3, and folds observations from where that was begun.
+//!
 //! Decisions and the input's position are to be made durable together. If that fails, the engine has folded what
 //! never happened: throw it away and start again.
 
@@ -26,6 +28,7 @@ mod decide;
 mod quiet;
 mod request;
 mod service;
+pub mod snapshot;
 mod standing;
 mod status;
 #[cfg(test)]

@@ -22,6 +22,7 @@ use rebound_schemas::{AlertId, Event, EventData, EventId, IncidentId, RecoveryId
 use serde::Serialize;
 
 pub use self::choose::{Named, named};
+pub(crate) use self::words::withheld;
 pub use self::words::{clock, span};
 
 /// Observations before the first failure that may belong to the story.
@@ -190,10 +191,15 @@ pub fn reach(subject: &Subject, known: &[Event], now: DateTime<Utc>) -> Reach {
 }
 
 /// Explains the subject from these events, in whatever order they come and however often; `None` if none of them is
-/// about it. Every event that the explanation names is among them.
+/// about it, and it is no service of the plan. Every event that the explanation names is among them.
 #[must_use]
 pub fn explain(subject: &Subject, events: &[Event], plan: Option<&Plan>, now: DateTime<Utc>) -> Option<Explanation> {
-    let story = choose::story(subject, events)?;
+    let in_plan = match subject {
+        Subject::Service { service, .. } => plan.is_some_and(|plan| plan.services().contains_key(service)),
+        _ => false,
+    };
+    let story = choose::story(subject, events, in_plan)?;
+    let silent = story.decided.is_empty() && story.observed.is_empty();
     let plan = plan.filter(|plan| story.decided_under.as_ref().is_none_or(|version| plan.version() == version));
     let mut facts = seen::facts(&story, plan);
     facts.sort_by(|a, b| (a.at, a.rank, &a.fact.event.id).cmp(&(b.at, b.rank, &b.fact.event.id)));
@@ -206,6 +212,12 @@ pub fn explain(subject: &Subject, events: &[Event], plan: Option<&Plan>, now: Da
         notes.push(format!(
             "it was decided under {version}, which is not the plan at hand: no thresholds are shown (give it with --plan)"
         ));
+    }
+    if let Subject::Service { within, .. } = subject
+        && silent
+    {
+        let within = span(*within);
+        notes.push(format!("nothing was observed or decided in the {within} before: --within looks further back"));
     }
     if story.missing > 0 {
         notes.push(format!("{} events that were named as evidence are not at hand", story.missing));

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// States that are remembered.
 pub const STATES: u32 = 21;
 const TRANSITIONS: u32 = STATES - 1;
@@ -20,7 +22,7 @@ const SEEN: u32 = 1 << 30;
 const FLAPPING: u32 = 1 << 31;
 
 /// The last 21 states of one probe and whether they flap, in four bytes: bit 0 is the newest state.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flapping(u32);
 
 impl Flapping {
@@ -102,5 +104,28 @@ mod tests {
     fn the_first_state_is_no_change() {
         assert_eq!(after([true]).share(), 0.0);
         assert!(after([true, false]).share() > 0.0);
+    }
+
+    proptest::proptest! {
+        #![proptest_config(crate::cases::cheap())]
+
+        /// The four bytes agree with the definition written down over the whole list.
+        #[test]
+        fn it_flaps_when_the_definition_says_so(states in proptest::collection::vec(proptest::bool::weighted(0.4), 1..80)) {
+            let (mut flapping, mut flaps) = (Flapping::default(), false);
+            for n in 0..states.len() {
+                flapping.push(states[n]);
+                // The newest 21 states, what lies before the first being equal to it; oldest first.
+                let state = |back: usize| states[n.saturating_sub(back)];
+                let share: f64 = (0..20).rev().filter(|back| state(*back) != state(back + 1))
+                    .map(|back| 1.25 - 0.5 * back as f64 / 19.0).sum::<f64>() / 20.0;
+                proptest::prop_assert!((flapping.share() - share).abs() < 1e-9, "{} is not {share}", flapping.share());
+                if (share - 0.3).abs() > 1e-9 && (share - 0.2).abs() > 1e-9 {
+                    flaps = share > 0.3 || (flaps && share > 0.2);
+                    proptest::prop_assert_eq!(flapping.is_flapping(), flaps);
+                }
+                flaps = flapping.is_flapping();
+            }
+        }
     }
 }

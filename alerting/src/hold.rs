@@ -4,11 +4,13 @@
 //! Pure and without state of its own: a [`Signal`] comes from observations, whether it fired from what was decided.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
 
 use crate::delta;
 
 /// Whether something holds, and since when it has said the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Signal {
     /// Whether it holds.
     pub holds: bool,

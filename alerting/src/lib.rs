@@ -4,8 +4,8 @@
 //! what else a policy looks at; [`matcher`], [`suppress`] and [`budget`] hold back, [`pause`] is what a person stopped,
 //! [`demotion`] which procedure lost its right to run by itself; [`engine`] folds events and decides, [`notify`] says
 //! who is to be told. Of a recovery, [`queue`] says whose turn it is, [`procedure`] what its next step is,
-//! [`verification`] whether it worked; of a move, [`sites`] whether a site may be left, [`moves`] how. [`explain`] says
-//! afterwards why.
+//! [`verification`] whether it worked, [`desk`] what people may say about it; of a move, [`sites`] whether a site may be
+//! left, [`moves`] how. [`explain`] says afterwards why.
 //!
 //! All of these are pure: no clock, no I/O, no runtime. [`channel`], [`action`] and [`runner`] are the effects:
 //! notifications sent, steps done.
@@ -18,6 +18,7 @@ mod cases;
 pub mod channel;
 pub mod condition;
 pub mod demotion;
+pub mod desk;
 pub mod engine;
 pub mod explain;
 pub mod flapping;

@@ -81,6 +81,7 @@ struct Progress {
     raised: bool,
     resolved: bool,
     escalated: bool,
+    demoted: bool,
     acknowledged: bool,
     steps: BTreeSet<u32>,
     /// The newest repeat.
@@ -104,7 +105,7 @@ struct Message {
 /// |---|---|---|
 /// | suppressed only | – | nothing |
 /// | raised, open or resolved | no | raised |
-/// | raised, open | settled | escalated and acknowledged, once they were; the newest repeat, unless acknowledged or quiet |
+/// | raised, open | settled | escalated, demoted and acknowledged, once they were; the newest repeat, unless acknowledged or quiet |
 /// | raised, open, not acknowledged, not quiet | – | unacknowledged, on a step's channels at its time |
 /// | raised, resolved | settled | resolved |
 ///
@@ -125,6 +126,8 @@ pub struct Notifier {
     buckets: BTreeMap<ChannelId, Bucket>,
     /// By incident and not in `alerts`, because escalations come by another topic: either may be folded first.
     escalated: Recent<IncidentId, (DateTime<Utc>, String)>,
+    /// By the incident of the attempt at which the procedure was demoted.
+    demoted: Recent<IncidentId, (DateTime<Utc>, String)>,
     acknowledged: Recent<IncidentId, (DateTime<Utc>, String)>,
     standings: Standings,
     /// Transitions that were planned, of alerts not folded yet: a group's alerts come by several partitions.
@@ -147,6 +150,7 @@ impl Notifier {
             spoke: Recent::default(),
             buckets: BTreeMap::new(),
             escalated: Recent::default(),
+            demoted: Recent::default(),
             acknowledged: Recent::default(),
             standings: Standings::default(),
             early: Recent::default(),
@@ -195,6 +199,13 @@ impl Notifier {
             }
             EventData::RecoveryEscalated(data) if !self.escalated.contains(&data.incident) => {
                 self.escalated.insert(data.incident.clone(), (event.occurred_at, data.reason.clone()));
+            }
+            EventData::ProcedureDemoted(data) => {
+                // One that a person asked for while nothing was wrong has no incident of which anybody was told.
+                let incident = self.standings.incident_of(&data.newest);
+                if let Some(incident) = incident.filter(|incident| !self.demoted.contains(incident)).cloned() {
+                    self.demoted.insert(incident, (event.occurred_at, wording::demotion(data)));
+                }
             }
             EventData::NotificationPlanned(data) => self.planned(event, data),
             EventData::NotificationSent(data) => {
@@ -323,6 +334,7 @@ impl Progress {
             Transition::Raised => self.raised = true,
             Transition::Resolved => self.resolved = true,
             Transition::Escalated => self.escalated = true,
+            Transition::Demoted => self.demoted = true,
             Transition::Acknowledged => self.acknowledged = true,
             Transition::Unacknowledged => drop(self.steps.insert(told.repeat)),
             Transition::Repeated => self.repeat = self.repeat.max(told.repeat),

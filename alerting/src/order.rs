@@ -8,9 +8,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use chrono::{DateTime, Utc};
 use rebound_schemas::Event;
+use serde::{Deserialize, Serialize};
 
 /// The place of one observation in its prober's own order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Numbered {
     /// Hash of the prober's instance.
     instance: u32,
@@ -49,8 +51,10 @@ fn hash(of: impl Hash) -> u64 {
 /// they are when a prober was started anew after its clock was set back. What is delivered again of an earlier run,
 /// however much at once, is not that: the last few runs are known. Not covered: a clock that is set back while
 /// *another* instance takes the probe over; its results count when time has caught up.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Newest {
+    #[serde(with = "chrono::serde::ts_microseconds")]
     at: DateTime<Utc>,
     tie: u64,
     numbered: Option<Numbered>,
@@ -62,7 +66,8 @@ pub(crate) struct Newest {
 const PAST: usize = 6;
 
 /// Other runs than the one that counts.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Others {
     /// The last one passed over of a run that is not known, if nothing counted since.
     rival: Option<Numbered>,

@@ -6,6 +6,7 @@
 //! what is then so. How long ago it was said makes no difference, so a shell folds every word about pauses there is.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use chrono::{DateTime, Utc};
 use rebound_schemas::event::EventRef;
@@ -75,23 +76,39 @@ impl Scope {
             && holds(self.procedure.as_ref(), target.procedure)
     }
 
-    /// What it names that the plan does not have, in words, with what was probably meant: such a pause stops nothing.
+    /// What it names that the plan does not have, and what was probably meant: such a pause stops nothing.
     #[must_use]
-    pub fn fault(&self, plan: &Plan) -> Option<String> {
+    pub fn fault(&self, plan: &Plan) -> Option<(String, String)> {
         fn missing<'n, T: AsRef<str> + 'n>(
             what: &str,
             named: Option<&T>,
             there: impl Iterator<Item = &'n T> + Clone,
-        ) -> Option<String> {
+        ) -> Option<(String, String)> {
             let named = named?.as_ref();
             let there = there.map(AsRef::as_ref);
             (!there.clone().any(|id| id == named))
-                .then(|| format!("{named:?} is not a {what} of the plan: {}", suggest(named, there)))
+                .then(|| (format!("{named:?} is not a {what} of the plan"), suggest(named, there)))
         }
         missing("site", self.site.as_ref(), plan.sites().keys())
             .or_else(|| missing("service", self.service.as_ref(), plan.services().keys()))
             .or_else(|| missing("tier", self.tier.as_ref(), plan.tiers().keys()))
             .or_else(|| missing("procedure", self.procedure.as_ref(), plan.procedures().keys()))
+    }
+}
+
+/// `everything`, `site one`, `tier gold and procedure restart`.
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { site, service, tier, procedure } = self;
+        let named = [
+            service.as_ref().map(|id| ("service", id.as_str())),
+            site.as_ref().map(|id| ("site", id.as_str())),
+            tier.as_ref().map(|id| ("tier", id.as_str())),
+            procedure.as_ref().map(|id| ("procedure", id.as_str())),
+        ];
+        let words: Vec<String> = named.into_iter().flatten().map(|(what, id)| format!("{what} {id}")).collect();
+        f.write_str(if words.is_empty() { "everything" } else { "" })?;
+        f.write_str(&words.join(" and "))
     }
 }
 
@@ -115,6 +132,12 @@ pub struct Pause {
     pub reason: String,
     /// The event that says so.
     pub said: EventRef,
+}
+
+impl Pause {
+    fn is_on(&self, now: DateTime<Utc>) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
 }
 
 impl Pauses {
@@ -146,6 +169,14 @@ impl Pauses {
         }
     }
 
+    /// Every pause in force at `now`: what it covers, and since when.
+    pub fn in_force(&self, now: DateTime<Utc>) -> impl Iterator<Item = (&Scope, DateTime<Utc>, &Pause)> {
+        self.scopes.iter().filter_map(move |(scope, ((since, ..), pause))| {
+            let pause = pause.as_ref().filter(|pause| pause.is_on(now))?;
+            Some((scope, *since, pause))
+        })
+    }
+
     fn covering<'a>(&'a self, target: Target<'a>) -> impl Iterator<Item = &'a (Stamp, Option<Pause>)> {
         self.scopes.iter().filter(move |(scope, _)| scope.covers(target)).map(|(_, word)| word)
     }
@@ -163,7 +194,7 @@ impl Pauses {
     #[must_use]
     pub fn active<'a>(&'a self, target: Target<'a>, now: DateTime<Utc>) -> Option<&'a Pause> {
         let pauses = self.covering(target).filter_map(|(_, pause)| pause.as_ref());
-        pauses.into_iter().find(|pause| pause.until.is_none_or(|until| now < until))
+        pauses.into_iter().find(|pause| pause.is_on(now))
     }
 
     /// When time alone next ends a pause that covers a recovery.

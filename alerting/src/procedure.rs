@@ -13,6 +13,8 @@ pub use state::{Next, RunState};
 pub(crate) use unfold::fill_action;
 pub use unfold::{Placeholders, ReadyStep, Script, fill, unfold};
 
+/// What the description of a step that waits for approval begins with.
+const ASKS: &str = "wait for approval: ";
 /// Longest description of an action that an event carries, in bytes.
 const MAX_DESCRIPTION_BYTES: usize = 300;
 
@@ -103,11 +105,16 @@ pub fn describe(action: &Action) -> String {
         Action::WaitForProbe { probe: Some(probe) } => format!("wait until probe {probe} is healthy"),
         Action::WaitForProbe { probe: None } => "wait until the service's probes are healthy".into(),
         Action::Manual { instruction } => format!("for people: {instruction}"),
-        Action::Approve { question } => format!("wait for approval: {question}"),
+        Action::Approve { question } => format!("{ASKS}{question}"),
         Action::Procedure { procedure } => format!("run procedure {procedure}"),
         Action::Ask { worker, .. } => format!("ask {worker} and wait for its answer"),
     };
     shorten(&text, MAX_DESCRIPTION_BYTES)
+}
+
+/// What is asked, if an action described like this waits for approval.
+pub(crate) fn question(described: &str) -> Option<&str> {
+    described.strip_prefix(ASKS)
 }
 
 /// The text, cut at a character's border with `…` if it has more than `limit` bytes.

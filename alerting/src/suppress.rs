@@ -217,7 +217,7 @@ impl Windows {
 
 #[cfg(test)]
 mod tests {
-    use rebound_schemas::event::{MaintenanceScheduled, SilenceCreated};
+    use rebound_schemas::event::{MaintenanceScheduled, SilenceCreated, SilenceExpired};
 
     use super::*;
     use crate::testing;
@@ -314,5 +314,38 @@ mod tests {
         assert_eq!(cause(10, Some(parent), Some(&a)), Some((Cause::Dependency, "parent".into())));
         assert_eq!(cause(10, None, Some(&a)), Some((Cause::Flapping, "a".into())));
         assert_eq!(cause(10, None, None), None);
+    }
+
+    proptest::proptest! {
+        #![proptest_config(crate::cases::cheap())]
+
+        /// Of one silence the newest word holds, in whatever order and however often words come.
+        #[test]
+        fn the_newest_word_about_a_silence_holds_in_any_order(
+            words in proptest::collection::btree_map(0..20_i64, proptest::option::of((0..30_i64, 1..30_i64)), 0..8),
+            turn in proptest::prelude::any::<proptest::sample::Index>(),
+        ) {
+            let words: Vec<Event> = words.iter().map(|(said, window)| match window {
+                Some((from, length)) => silence(*said, "s", &["a"], *from, from + length),
+                None => event(*said, SilenceExpired { silence: "s".into(), by: "ann".into(), reason: None }),
+            }).collect();
+            let start = if words.is_empty() { 0 } else { turn.index(words.len()) };
+            let turned: Vec<&Event> = words[start..].iter().chain(&words).collect();
+            let active = |told: &[&Event], second| {
+                let mut windows = Windows::default();
+                told.iter().for_each(|word| drop(windows.fold(word, None)));
+                windows.active(&id("a"), CRITICAL, at(second)).is_some()
+            };
+            let holds = |second| match &words.last()?.data {
+                EventData::SilenceCreated(data) => Some(data.from <= at(second) && at(second) < data.until),
+                _ => None,
+            };
+            // From when all of it has been said.
+            for second in 20..60 {
+                let expected = holds(second).unwrap_or(false);
+                proptest::prop_assert_eq!(active(&words.iter().collect::<Vec<_>>(), second), expected, "at {}", second);
+                proptest::prop_assert_eq!(active(&turned, second), expected, "turned, at {}", second);
+            }
+        }
     }
 }

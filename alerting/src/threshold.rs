@@ -11,6 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rebound_schemas::event::{ErrorClass, EventRef, Outcome, ProbeCompleted};
 use rebound_schemas::plan::{DegradedAs, Policy};
 use rebound_schemas::{Event, SiteId};
+use serde::{Deserialize, Serialize};
 
 use crate::delta;
 use crate::flapping::Flapping;
@@ -95,7 +96,8 @@ impl Health {
 }
 
 /// Failures that are being counted, or that made the probe HARD.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Streak {
     /// Failures that count towards the threshold now; once HARD, all since.
     pub failures: u32,
@@ -123,7 +125,8 @@ impl Streak {
 }
 
 /// A failure that counts.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Failure {
     /// When.
     pub at: DateTime<Utc>,
@@ -146,12 +149,16 @@ pub struct Failure {
 /// by time (see `order.rs`). So a redelivered one never counts again, one that comes after a newer one of the same
 /// probe never counts, and a clock that is set back stops nothing. Times of a streak are as their observers wrote
 /// them; only the end of an outage is never before its beginning.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ProbeState {
     newest: Option<Newest>,
+    #[serde(with = "chrono::serde::ts_microseconds_option")]
     last_success_at: Option<DateTime<Utc>>,
     successes: u32,
+    #[serde(with = "chrono::serde::ts_microseconds_option")]
     success_since: Option<DateTime<Utc>>,
+    #[serde(with = "chrono::serde::ts_microseconds_option")]
     recovered_since: Option<DateTime<Utc>>,
     /// Failures and successes so far.
     place: u32,
@@ -351,7 +358,7 @@ impl ProbeState {
 }
 
 /// What all probes of a service say together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
     /// No probe is HARD.
     Clear,

@@ -249,6 +249,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::cases::cheap())]
+
         #[test]
         fn redelivery_changes_nothing(
             rows in proptest::collection::vec((0..2u8, -3..40i64, 0..3usize), 0..60), again in 0..60usize,

@@ -4,8 +4,7 @@
 //! it has not; a file that compaction wrote repeats old rows, which every fold here takes without effect. A table
 //! whose version went back was made anew, and everything starts over.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::collections::{BTreeMap, HashSet};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,20 +14,20 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::TableProvider;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::{Expr, col, lit};
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use deltalake::{DeltaTable, DeltaTableError};
+use futures::StreamExt;
 use rebound_schemas::incident::Record;
 use rebound_schemas::table::RowReader;
 use rebound_schemas::{Event, ServiceId};
 
-use crate::gather::{self, strings};
+use crate::gather;
 use crate::projections::Latest;
+use crate::repeats::{Doubts, LOOKED_AT, Rows, Seen, WEIGHED};
 use crate::session::SqlError;
-
-/// Sources that begin so are Rebound's own probes: their events are on the bus once, and in the log once.
-pub(crate) const PROBER: &str = "rebound/probe/";
 
 /// First pause before a refresh that failed is tried again; it doubles.
 const LISTING_PAUSE: Duration = Duration::from_millis(10);
@@ -38,11 +37,8 @@ const LISTING_PAUSE_MOST: Duration = Duration::from_millis(320);
 /// Files among which the newest event is looked for: several are written at the same time.
 const NEWEST_FILES: usize = 8;
 
-/// Where a row stands: when it was taken in, topic, partition, offset. The first of several equal events counts.
-type Position = (i64, String, i32, i64);
-
-/// Rows that repeat an event, as offsets by (topic, partition).
-pub(crate) type Repeats = BTreeMap<(String, i32), BTreeSet<i64>>;
+/// Ids that are named in a filter at most; of more all rows of their sources are read.
+const MOST_IDS: usize = 1_000;
 
 /// Files of the table that one fold has taken in.
 #[derive(Debug, Default)]
@@ -67,9 +63,9 @@ pub(crate) struct Follower {
     observed: Taken,
     latest: BTreeMap<ServiceId, Latest>,
     compared: Taken,
-    /// Two hashes of (source, id), to where the event was first taken in.
-    known: HashMap<[u64; 2], Position>,
-    repeats: Repeats,
+    seen: Seen,
+    doubts: Doubts,
+    repeats: Arc<Rows>,
 }
 
 /// The path of a log on this machine; `None` for one in an object store.
@@ -133,8 +129,9 @@ impl Follower {
             observed: Taken::default(),
             latest: BTreeMap::new(),
             compared: Taken::default(),
-            known: HashMap::new(),
-            repeats: BTreeMap::new(),
+            seen: Seen::default(),
+            doubts: Doubts::default(),
+            repeats: Arc::default(),
         })
     }
 
@@ -168,8 +165,7 @@ impl Follower {
         self.record = Arc::default();
         self.unreadable = 0;
         self.latest.clear();
-        self.known.clear();
-        self.repeats.clear();
+        (self.seen, self.doubts, self.repeats) = Default::default();
     }
 
     /// The version that everything here is of.
@@ -187,15 +183,36 @@ impl Follower {
         Ok(snapshot.log_data().into_iter().map(|file| file.path().into_owned()).collect())
     }
 
-    /// The batches of some files that pass a filter, these columns only.
-    async fn read(&self, files: Vec<String>, filter: Expr, columns: &[&str]) -> Result<Vec<RecordBatch>, SqlError> {
+    /// The rows of some files that pass a filter, these columns only; `None` of no files.
+    async fn frame(&self, files: Vec<String>, filter: Expr, columns: &[&str]) -> Result<Option<DataFrame>, SqlError> {
         if files.is_empty() {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let provider = self.table.table_provider().with_file_paths(files).await.map_err(SqlError::Execution)?;
         let frame = self.context.read_table(provider).map_err(SqlError::Execution)?;
         let frame = frame.filter(filter).and_then(|frame| frame.select_columns(columns));
-        frame.map_err(SqlError::Execution)?.collect().await.map_err(SqlError::Execution)
+        frame.map(Some).map_err(SqlError::Execution)
+    }
+
+    /// The same, all at once: only of what is known to be little.
+    async fn read(&self, files: Vec<String>, filter: Expr, columns: &[&str]) -> Result<Vec<RecordBatch>, SqlError> {
+        match self.frame(files, filter, columns).await? {
+            Some(frame) => frame.collect().await.map_err(SqlError::Execution),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The same, a batch at a time.
+    async fn scan(
+        &self,
+        files: Vec<String>,
+        filter: Expr,
+        columns: &[&str],
+    ) -> Result<Option<SendableRecordBatchStream>, SqlError> {
+        match self.frame(files, filter, columns).await? {
+            Some(frame) => frame.execute_stream().await.map(Some).map_err(SqlError::Execution),
+            None => Ok(None),
+        }
     }
 
     /// When the newest of what the log holds was taken in: of its newest files, so that no more is read.
@@ -303,44 +320,40 @@ impl Follower {
         Ok(&self.latest)
     }
 
-    /// Rows that repeat an event that stands elsewhere in the log. Rebound's own probes are not compared: the bus
-    /// has each of their events once.
-    pub(crate) async fn repeats(&mut self) -> Result<&Repeats, SqlError> {
+    /// Rows that repeat an event that stands elsewhere in the log.
+    pub(crate) async fn repeats(&mut self) -> Result<&Arc<Rows>, SqlError> {
         let files = self.files()?;
         let mut taken = Taken(self.compared.0.clone());
         let new = taken.new_files(&files);
-        let foreign = col("source").not_like(lit(format!("{PROBER}%"))).and(col("kind").not_like(lit("log.%")));
-        let columns = ["source", "id", "ingested_at", "topic", "partition", "offset"];
-        for batch in self.read(new, foreign, &columns).await? {
-            self.compare(&batch)?;
+        let event = || col("kind").not_like(lit("log.%"));
+        let mut stream = self.scan(new, event(), &LOOKED_AT).await?;
+        while let Some(batch) = next(&mut stream).await? {
+            self.seen.look(&batch, &mut self.doubts)?;
+        }
+        if !self.doubts.is_empty() {
+            let one_of =
+                |name: &str, texts: HashSet<&str>| col(name).in_list(texts.into_iter().map(lit).collect(), false);
+            let mut filter = event().and(one_of("source", self.doubts.sources()));
+            if let Some(ids) = self.doubts.ids(MOST_IDS) {
+                filter = filter.and(one_of("id", ids));
+            }
+            let mut stream = self.scan(files.into_iter().collect(), filter, &WEIGHED).await?;
+            // Only when all were found is anything settled: after an error they are still doubtful.
+            let mut doubts = self.doubts.clone();
+            while let Some(batch) = next(&mut stream).await? {
+                doubts.take(&batch)?;
+            }
+            doubts.settle(Arc::make_mut(&mut self.repeats));
+            self.doubts = Doubts::default();
         }
         self.compared = taken;
         Ok(&self.repeats)
     }
+}
 
-    fn compare(&mut self, batch: &RecordBatch) -> Result<(), SqlError> {
-        use arrow::datatypes::{Int32Type, Int64Type};
-        let (sources, ids, topics) = (strings(batch, 0)?, strings(batch, 1)?, strings(batch, 3)?);
-        let times = batch.column(2).as_primitive::<TimestampMicrosecondType>();
-        let partitions = batch.column(4).as_primitive::<Int32Type>();
-        let offsets = batch.column(5).as_primitive::<Int64Type>();
-        let hash = BuildHasherDefault::<DefaultHasher>::default();
-        for row in 0..batch.num_rows() {
-            let name = (sources.value(row), ids.value(row));
-            let key = [hash.hash_one(name), hash.hash_one((name.1, name.0, 1))];
-            let here = (times.value(row), topics.value(row).to_owned(), partitions.value(row), offsets.value(row));
-            let later = match self.known.get_mut(&key) {
-                None => {
-                    self.known.insert(key, here);
-                    continue;
-                }
-                // The same row, which compaction moved to another file.
-                Some(held) if *held == here => continue,
-                Some(held) if here < *held => std::mem::replace(held, here),
-                Some(_) => here,
-            };
-            self.repeats.entry((later.1, later.2)).or_default().insert(later.3);
-        }
-        Ok(())
+async fn next(stream: &mut Option<SendableRecordBatchStream>) -> Result<Option<RecordBatch>, SqlError> {
+    match stream {
+        Some(stream) => stream.next().await.transpose().map_err(SqlError::Execution),
+        None => Ok(None),
     }
 }

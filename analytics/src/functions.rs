@@ -29,6 +29,8 @@ pub struct Function {
     pub call: &'static str,
     /// What it answers, in what unit, and when NULL.
     pub meaning: &'static str,
+    /// A statement that calls it.
+    pub example: &'static str,
 }
 
 /// Every function that Rebound adds to those of DataFusion.
@@ -36,36 +38,74 @@ pub const FUNCTIONS: &[Function] = &[
     Function {
         call: "rto_met(lasted_seconds, recovered, rto_seconds)",
         meaning: "Whether it recovered within the objective; false too if it lasts beyond it, NULL before or without one.",
+        example: "SELECT service, rto_met(lasted_seconds, recovered_at IS NOT NULL, 900) FROM incidents",
     },
     Function {
         call: "geo_mean(value)",
         meaning: "Geometric mean, aggregate; 0 if a value is 0, NULL without values or if one is negative.",
+        example: "SELECT service, geo_mean(mttr_seconds) FROM incidents GROUP BY service",
     },
     Function {
         call: "km_median(lasted_seconds, recovered)",
         meaning: "Kaplan–Meier median, aggregate, those that have not recovered censored; NULL while more than half wait.",
+        example: "SELECT km_median(lasted_seconds, recovered_at IS NOT NULL) FROM incidents WHERE NOT excluded",
     },
     Function {
         call: "km_median_low(lasted_seconds, recovered)",
         meaning: "Lower end of that median's 95 % interval; NULL where it is open.",
+        example: "SELECT km_median_low(lasted_seconds, recovered_at IS NOT NULL) FROM incidents WHERE NOT excluded",
     },
-    Function { call: "km_median_high(lasted_seconds, recovered)", meaning: "Upper end of it; NULL where it is open." },
+    Function {
+        call: "km_median_high(lasted_seconds, recovered)",
+        meaning: "Upper end of it; NULL where it is open.",
+        example: "SELECT km_median_high(lasted_seconds, recovered_at IS NOT NULL) FROM incidents WHERE NOT excluded",
+    },
     Function {
         call: "km_survival(lasted_seconds, recovered, after_seconds)",
         meaning: "Share, 0 to 1, that has not recovered `after_seconds` after t0, by Kaplan–Meier; aggregate.",
+        example: "SELECT km_survival(lasted_seconds, recovered_at IS NOT NULL, 3600) FROM incidents WHERE NOT excluded",
     },
     Function {
         call: "mann_kendall_z(value, at)",
         meaning: "Mann–Kendall's Z of the values in the order of `at`, aggregate; below 0 they fall. NULL of fewer than 3.",
+        example: "SELECT mann_kendall_z(mttr_seconds, first_failure_at) FROM incidents",
     },
-    Function { call: "mann_kendall_p(value, at)", meaning: "Its two-sided p-value: below 0.05, a trend." },
+    Function {
+        call: "mann_kendall_p(value, at)",
+        meaning: "Its two-sided p-value: below 0.05, a trend.",
+        example: "SELECT mann_kendall_p(mttr_seconds, first_failure_at) FROM incidents",
+    },
     Function {
         call: "theil_sen_slope(value, at)",
         meaning: "Theil–Sen's slope, aggregate: units of `value` a day where `at` is a time, else a unit of `at`; at \
                   most 3000 values.",
+        example: "SELECT theil_sen_slope(mttr_seconds, first_failure_at) AS seconds_a_day FROM incidents",
     },
-    Function { call: "theil_sen_low(value, at)", meaning: "Lower end of that slope's 95 % interval." },
-    Function { call: "theil_sen_high(value, at)", meaning: "Upper end of it." },
+    Function {
+        call: "theil_sen_low(value, at)",
+        meaning: "Lower end of that slope's 95 % interval.",
+        example: "SELECT theil_sen_low(mttr_seconds, first_failure_at) FROM incidents",
+    },
+    Function {
+        call: "theil_sen_high(value, at)",
+        meaning: "Upper end of it.",
+        example: "SELECT theil_sen_high(mttr_seconds, first_failure_at) FROM incidents",
+    },
+    Function {
+        call: "json_text(data, path)",
+        meaning: "Text at a path of the JSON in `events.data`, of names and places joined by dots (`members.0.alert`); what is no text as it is written; NULL if nothing is there.",
+        example: "SELECT json_text(data, 'silence') AS silence, json_text(data, 'by') AS created_by FROM events WHERE kind = 'silence.created'",
+    },
+    Function {
+        call: "json_number(data, path)",
+        meaning: "Number at a path; NULL if none is there.",
+        example: "SELECT json_number(data, 'failures') FROM events WHERE kind = 'alert.raised'",
+    },
+    Function {
+        call: "json_boolean(data, path)",
+        meaning: "True or false at a path; NULL if neither is there.",
+        example: "SELECT json_boolean(data, 'automated') FROM events WHERE kind = 'incident.acknowledged'",
+    },
 ];
 
 /// Adds the functions to a session.
@@ -74,6 +114,7 @@ pub const FUNCTIONS: &[Function] = &[
 /// The session refuses functions, which would be a defect.
 pub(crate) fn register(state: &mut SessionState) -> Result<()> {
     state.register_udf(Arc::new(rto_met()))?;
+    crate::json::register(state)?;
     for aggregate in aggregates() {
         state.register_udaf(Arc::new(AggregateUDF::new_from_impl(aggregate)))?;
     }
@@ -309,7 +350,11 @@ mod tests {
     #[test]
     fn every_function_is_on_the_page_and_the_other_way_round() {
         let listed: BTreeSet<_> = FUNCTIONS.iter().filter_map(|function| function.call.split('(').next()).collect();
-        let there: BTreeSet<_> = aggregates().iter().map(|aggregate| aggregate.name).chain(["rto_met"]).collect();
+        let there: BTreeSet<_> = aggregates()
+            .iter()
+            .map(|aggregate| aggregate.name)
+            .chain(["rto_met", "json_text", "json_number", "json_boolean"])
+            .collect();
         assert_eq!(listed, there);
     }
 }

@@ -97,6 +97,28 @@ pub(crate) fn each_break(into: &mut Breaks, batch: &RecordBatch) -> Result<(), S
     Ok(())
 }
 
+/// How timely events came. Columns: imported, late, ahead of time.
+pub(crate) fn timeliness(known_at: Option<DateTime<Utc>>) -> String {
+    let (known, import) = (known(known_at), "source LIKE 'rebound/import/%'");
+    format!(
+        "SELECT count(*) FILTER (WHERE {import}), \
+         count(*) FILTER (WHERE NOT {import} AND occurred_at < ingested_at - INTERVAL '1 hour'), \
+         count(*) FILTER (WHERE occurred_at > ingested_at + INTERVAL '5 minutes') FROM events WHERE true{known}"
+    )
+}
+
+/// How many events, other than what is measured again and again, were taken in after a later one of the same service
+/// and topic. Imports are history and come in any order.
+pub(crate) fn disorder(known_at: Option<DateTime<Utc>>) -> String {
+    let known = known(known_at);
+    format!(
+        "SELECT count(*) FROM (SELECT occurred_at, max(occurred_at) OVER (PARTITION BY service, topic, \
+         partition ORDER BY \"offset\" ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newest \
+         FROM events WHERE kind NOT IN ('probe.completed', 'service_level.measured', 'resource.measured', \
+         'replication.measured') AND source NOT LIKE 'rebound/import/%'{known}) t WHERE occurred_at < newest"
+    )
+}
+
 /// What the newest probe of each service found, as known at a time. Columns: service, when, outcome.
 pub(crate) fn latest(known_at: DateTime<Utc>) -> String {
     let known = known(Some(known_at));

@@ -134,7 +134,7 @@ pub(crate) fn limit_functions(state: &mut SessionState) -> Result<(), DataFusion
     Ok(())
 }
 
-/// What was wrong, in DataFusion's words without its framing; an unknown table also says which there are.
+/// What was wrong, in DataFusion's words without its framing; an unknown table also says which was meant and which there are.
 pub(crate) fn explain(error: &DataFusionError) -> String {
     let text = error.strip_backtrace();
     let text = text.trim_start_matches("Error during planning: ").trim_start_matches("Schema error: ");
@@ -143,8 +143,11 @@ pub(crate) fn explain(error: &DataFusionError) -> String {
         return format!("not SQL that can be read: {inner}");
     }
     if text.contains("table '") && text.contains("not found") {
-        let tables: Vec<_> = TABLES.iter().map(|table| table.name).collect();
-        return format!("{text}; there are {}", tables.join(", "));
+        let names = || TABLES.iter().map(|table| table.name);
+        let asked = text.split('\'').nth(1).map_or("", |path| path.rsplit('.').next().unwrap_or(path));
+        let near = rebound_schemas::plan::nearest(asked, names());
+        let near = near.map_or_else(String::new, |near| format!("did you mean {near}? "));
+        return format!("there is no table {asked:?}: {near}There are {}", names().collect::<Vec<_>>().join(", "));
     }
     text.to_owned()
 }

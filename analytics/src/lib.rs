@@ -5,10 +5,11 @@
 //! incidents, with [`surroundings`] (deployments, drills, backups, measurements) and [`observed`] (availability, by
 //! way of [`spans`]). [`trend`] is the fold over time, by way of [`frame`], the crossing to Polars. [`tables`] lists
 //! what SQL sees, [`projections`] turns the fold into those tables, [`functions`] gives SQL the statistics, `follow`
-//! and `gather` read the log, `guard` says what may be asked, [`session`] answers, [`recall`] reads single events back, [`output`] writes the answer.
+//! and `gather` read the log, `repeats` counts each event once, `guard` says what may be asked, [`session`] answers, [`recall`] reads single events back, [`output`] writes the answer.
 //! [`anomaly`] and [`forecast`] speak of any series: what is unusual in it, and what comes next.
 
 pub mod anomaly;
+pub mod chronicle;
 pub mod comparison;
 #[cfg(test)]
 mod fixture;
@@ -18,11 +19,15 @@ pub mod frame;
 pub mod functions;
 mod gather;
 mod guard;
+mod json;
 pub mod mttr;
 pub mod observed;
+pub mod oddities;
 pub mod output;
 pub mod projections;
+pub mod queries;
 pub mod recall;
+mod repeats;
 pub mod report;
 pub mod series;
 pub mod session;

@@ -93,6 +93,11 @@ impl Observed {
         self.0.keys()
     }
 
+    /// The first observation of a service, in microseconds.
+    pub(crate) fn first(&self, service: &ServiceId) -> Option<i64> {
+        self.0.get(service).map(|watch| watch.first)
+    }
+
     /// Stretches in which a service was observed.
     #[must_use]
     pub fn stretches(&self, service: &ServiceId) -> Option<&Spans> {

@@ -2,6 +2,11 @@
 //!
 //! Pure: what is known in, a batch out, columns as [`tables`](crate::tables) lists them.
 
+mod around;
+mod follows;
+mod plans;
+mod quality;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -13,7 +18,13 @@ use rebound_schemas::ServiceId;
 use rebound_schemas::incident::{Alert, Incident, Record, Recovery, StepRun};
 use rebound_schemas::plan::{Plan, Service};
 
+pub use around::{backups, corrections, deployments, drills, failovers, improvements, notifications};
+pub use follows::{Availability, attainment, availability_daily, outages};
+pub use plans::plan;
+pub use quality::{Log, data_quality};
+
 use crate::mttr::seconds;
+use crate::oddities;
 use crate::tables::Table;
 
 /// What the newest probe of a service found.
@@ -73,6 +84,9 @@ pub fn incidents(record: &Record, plan: Option<&Plan>, now: DateTime<Utc>) -> Re
     let lasted = |row: &Incident| row.lasted(now).filter(|_| !row.is_excluded()).map(seconds);
     let rto_met = |row: &Incident| crate::stats::rto_met(lasted(row)?, row.recovered_at.is_some(), rto(row)?);
     let correction = |row: &Incident| row.correction.clone();
+    // Excluded ones are in no figure, and hide no other.
+    let counted = || rows.iter().filter(|row| !row.is_excluded() && !oddities::is_impossible(row, now));
+    let (overlapping, duplicates) = (oddities::overlapping(counted()), oddities::duplicates(counted()));
     let columns = vec![
         text(&rows, |row| Some(row.id.as_str())),
         text(&rows, |row| Some(row.service.as_str())),
@@ -114,6 +128,12 @@ pub fn incidents(record: &Record, plan: Option<&Plan>, now: DateTime<Utc>) -> Re
         text(&rows, |row| row.correction.as_ref().map(|it| it.original_error_class.as_str())),
         text(&rows, |row| Some(row.opened_by.source.as_str())),
         text(&rows, |row| Some(row.opened_by.id.as_str())),
+        text(&rows, |row| service(row).map(|service| service.site.as_str())),
+        text(&rows, |row| row.maintenance.as_ref().map(|window| window.maintenance.as_str())),
+        boolean(&rows, |row| Some(oddities::is_impossible(row, now))),
+        boolean(&rows, |row| Some(overlapping.contains(&row.id))),
+        boolean(&rows, |row| Some(oddities::is_zero_length(row))),
+        text(&rows, |row| duplicates.get(&row.id).map(|id| id.as_str())),
     ];
     batch("incidents", columns)
 }
@@ -160,6 +180,8 @@ pub fn recoveries(record: &Record) -> RecordBatch {
         text(&rows, |row| row.triggered_by.as_deref()),
         time(&rows, |row| row.approved_at),
         text(&rows, |row| row.approved_by.as_deref()),
+        time(&rows, |row| row.refused.as_ref().map(|refused| refused.at)),
+        text(&rows, |row| row.refused.as_ref().and_then(|refused| refused.by.as_deref())),
         time(&rows, |row| row.started_at),
         text(&rows, |row| row.runner.as_deref()),
         time(&rows, |row| row.verified_at),

@@ -12,10 +12,10 @@ use rebound_schemas::{EventId, Kind, ServiceId, Source, Topic};
 /// A question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
-    /// Everything whose incident, alert or recovery begins with this text.
+    /// Every decision, and what was done with it, whose incident, alert or recovery begins with this text.
     Starts(String),
-    /// Everything whose incident, alert or recovery is one of these.
-    Names(Vec<String>),
+    /// The same whose incident, alert or recovery is one of these, from this time on.
+    Names(Vec<String>, DateTime<Utc>),
     /// These events, by source and id, from this time on.
     Events(Vec<(Source, EventId)>, DateTime<Utc>),
     /// What was observed of a service, both ends included.
@@ -60,13 +60,18 @@ impl Wanted {
     /// The question as a filter over the log's table.
     pub(crate) fn filter(&self) -> Expr {
         let observed = || col("topic").eq(lit(Topic::Observations.as_str()));
+        // No observation names any; said of the topic, so that nearly all there is need not be looked at.
+        let decided = || col("topic").not_eq(lit(Topic::Observations.as_str()));
         match self {
             Self::Starts(text) => {
                 // All texts that begin with it lie between it and it with the last code point behind it.
                 let end = format!("{text}{}", char::MAX);
-                any(NAMES.map(|name| col(name).gt_eq(lit(text.clone())).and(col(name).lt(lit(end.clone())))))
+                let begins = |name| col(name).gt_eq(lit(text.clone())).and(col(name).lt(lit(end.clone())));
+                decided().and(any(NAMES.map(begins)))
             }
-            Self::Names(ids) => any(NAMES.map(|name| one_of(name, ids.iter().cloned()))),
+            Self::Names(ids, from) => {
+                decided().and(since(*from)).and(any(NAMES.map(|name| one_of(name, ids.iter().cloned()))))
+            }
             Self::Events(events, from) => {
                 let exactly = |(source, id): &(Source, EventId)| {
                     col("source").eq(lit(source.as_str())).and(col("id").eq(lit(id.as_str())))
@@ -77,7 +82,7 @@ impl Wanted {
                 observed().and(col("service").eq(lit(service.as_str()))).and(within(*from, *until))
             }
             Self::Decided(service, from, until) => {
-                Expr::Not(Box::new(observed())).and(col("service").eq(lit(service.as_str()))).and(within(*from, *until))
+                decided().and(col("service").eq(lit(service.as_str()))).and(within(*from, *until))
             }
             Self::Kinds(kinds, from, until) => {
                 one_of("kind", kinds.iter().map(|kind| kind.as_str().to_owned())).and(within(*from, *until))
@@ -111,9 +116,10 @@ mod tests {
         let session = Session::open(log.location(), None, SqlLimits::default()).await.unwrap();
         let service = service("api");
         let first = (Source::new("p").unwrap(), EventId::new("0").unwrap());
-        let table: [(Wanted, &[&str]); 9] = [
-            (Wanted::Names(vec!["inc-1".into()]), &["inc-1:opened", "inc-1:resolved"]),
-            (Wanted::Names(vec!["inc".into()]), &[]),
+        let table: [(Wanted, &[&str]); 10] = [
+            (Wanted::Names(vec!["inc-1".into()], at(0)), &["inc-1:opened", "inc-1:resolved"]),
+            (Wanted::Names(vec!["inc-1".into()], at(31)), &["inc-1:resolved"]),
+            (Wanted::Names(vec!["inc".into()], at(0)), &[]),
             (
                 Wanted::Starts("inc-1".into()),
                 &["inc-1:opened", "inc-11:opened", "inc-1:resolved", events[10].id.as_str()],

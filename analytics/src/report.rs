@@ -23,6 +23,7 @@ pub use dora::{Band, Dora};
 
 use crate::mttr::{Mttr, seconds};
 use crate::observed::{Observed, Scope, Uptime};
+use crate::oddities;
 use crate::stats::Proportion;
 use crate::surroundings::{Levels, Surroundings, Usage};
 
@@ -233,8 +234,23 @@ impl Inputs<'_> {
 }
 
 /// When incidents that count began, by service and in order.
-fn begins(cases: &[Case]) -> BTreeMap<&ServiceId, Vec<DateTime<Utc>>> {
-    let mut begins: BTreeMap<&ServiceId, Vec<DateTime<Utc>>> = BTreeMap::new();
+pub(crate) type Begins<'a> = BTreeMap<&'a ServiceId, Vec<DateTime<Utc>>>;
+
+/// Whether a service failed again soon after it recovered; `None` if it has not had that long.
+pub(crate) fn relapsed(case: &Case, begins: &Begins<'_>, now: DateTime<Utc>) -> Option<bool> {
+    let recovered = case.incident.recovered_at?;
+    let begins = begins.get(&case.incident.service).map_or(&[][..], Vec::as_slice);
+    let next =
+        begins.get(begins.partition_point(|begin| {
+            *begin < recovered.max(case.incident.first_failure_at + TimeDelta::microseconds(1))
+        }));
+    let again = next.is_some_and(|next| *next - recovered <= RELAPSE_WITHIN);
+    (again || recovered + RELAPSE_WITHIN <= now).then_some(again)
+}
+
+/// See [`Begins`].
+pub(crate) fn begins(cases: &[Case]) -> Begins<'_> {
+    let mut begins = Begins::new();
     for case in cases.iter().filter(|case| case.counts()) {
         begins.entry(&case.incident.service).or_default().push(case.incident.first_failure_at);
     }
@@ -246,7 +262,7 @@ fn begins(cases: &[Case]) -> BTreeMap<&ServiceId, Vec<DateTime<Utc>>> {
 
 struct Whole<'a> {
     inputs: &'a Inputs<'a>,
-    begins: &'a BTreeMap<&'a ServiceId, Vec<DateTime<Utc>>>,
+    begins: &'a Begins<'a>,
 }
 
 impl Whole<'_> {
@@ -274,11 +290,8 @@ impl Whole<'_> {
         let (resource_use, error_rate, impact) = self.measured(&counted);
         Figures {
             incidents: cases.len(),
-            zero_length: counted
-                .iter()
-                .filter(|case| case.incident.time_to_recover() == Some(TimeDelta::zero()))
-                .count(),
-            overlapping: overlapping(&counted),
+            zero_length: counted.iter().filter(|case| oddities::is_zero_length(&case.incident)).count(),
+            overlapping: oddities::overlapping(counted.iter().map(|case| &case.incident)).len(),
             still_down: if counted.is_empty() { Vec::new() } else { still_down.to_vec() },
             success: success(&counted),
             relapse: self.relapse(&counted),
@@ -295,25 +308,11 @@ impl Whole<'_> {
     }
 
     fn relapse(&self, cases: &[&Case]) -> Proportion {
-        let relapsed = |case: &&Case| {
-            let recovered = case.incident.recovered_at?;
-            let begins = self.begins.get(&case.incident.service).map_or(&[][..], Vec::as_slice);
-            let next = begins.get(begins.partition_point(|begin| {
-                *begin < recovered.max(case.incident.first_failure_at + TimeDelta::microseconds(1))
-            }));
-            let again = next.is_some_and(|next| *next - recovered <= RELAPSE_WITHIN);
-            (again || recovered + RELAPSE_WITHIN <= self.inputs.now).then_some(again)
-        };
-        cases.iter().filter_map(relapsed).collect()
+        cases.iter().filter_map(|case| relapsed(case, self.begins, self.inputs.now)).collect()
     }
 
     fn rpo(&self, cases: &[&Case]) -> Proportion {
-        let met = |case: &&Case| {
-            let rpo = self.inputs.plan?.services().get(&case.incident.service)?.rpo;
-            let lost = seconds(case.incident.first_failure_at - case.data_until?).max(0.0);
-            Some(lost <= rpo.as_secs_f64())
-        };
-        cases.iter().filter(|case| case.incident.recovered_at.is_some()).filter_map(met).collect()
+        cases.iter().filter_map(|case| case.rpo_met(self.inputs.plan)).collect()
     }
 
     fn chosen_deployments<'a>(
@@ -370,28 +369,6 @@ impl Whole<'_> {
 
 /// Recoveries that succeeded, of those that ran to an end; called off ones never ran.
 fn success(cases: &[&Case]) -> Proportion {
-    let ended = cases.iter().flat_map(|case| &case.outcomes).filter(|outcome| **outcome != RecoveryOutcome::Cancelled);
-    ended.map(|outcome| *outcome == RecoveryOutcome::Succeeded).collect()
-}
-
-/// How many begin before an earlier one of the same service has ended.
-fn overlapping(cases: &[&Case]) -> usize {
-    let mut spans: Vec<(&ServiceId, DateTime<Utc>, DateTime<Utc>)> = cases
-        .iter()
-        .map(|case| &case.incident)
-        .map(|it| (&it.service, it.first_failure_at, it.recovered_at.unwrap_or(DateTime::<Utc>::MAX_UTC)))
-        .collect();
-    spans.sort_unstable();
-    let mut reach: Option<(&ServiceId, DateTime<Utc>)> = None;
-    let mut overlapping = 0;
-    for (service, from, until) in spans {
-        match &mut reach {
-            Some((same, end)) if *same == service => {
-                overlapping += usize::from(from < *end);
-                *end = until.max(*end);
-            }
-            _ => reach = Some((service, until)),
-        }
-    }
-    overlapping
+    let ended = cases.iter().flat_map(|case| case.ended());
+    ended.map(|outcome| outcome == RecoveryOutcome::Succeeded).collect()
 }

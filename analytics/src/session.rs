@@ -4,9 +4,11 @@
 //! lets only a single statement that reads through, and DataFusion's own options refuse everything that writes. Tables
 //! are those of [`tables`](crate::tables) and nothing else: no file, no URL, no external table can be named.
 //!
-//! `answer` plans and runs a statement, over what `tables` makes of the log for it, on `threads` of their own.
+//! `answer` plans and runs a statement, over what `tables` makes of the log for it and `context` reads for that, on
+//! `threads` of their own.
 
 mod answer;
+mod context;
 mod error;
 mod tables;
 #[cfg(test)]
@@ -21,7 +23,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::DiskManagerBuilder;
 use datafusion::execution::memory_pool::GreedyMemoryPool;
@@ -36,10 +38,9 @@ use self::answer::Shared;
 pub use self::error::SqlError;
 use self::threads::Threads;
 use crate::follow::Follower;
-use crate::observed::{Breaks, Observed};
+use crate::observed::Observed;
 use crate::recall::Wanted;
 use crate::surroundings::Surroundings;
-use crate::{gather, observed};
 
 /// Bounds of SQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,9 +142,8 @@ impl Session {
         incidents: &[Incident],
         known_at: Option<DateTime<Utc>>,
     ) -> Result<Surroundings, SqlError> {
-        let query = gather::events_of(Surroundings::KINDS, known_at);
-        let init = Surroundings::around(incidents);
-        self.gather(query, init, |around, batch| gather::each_event(batch, |event| around.evolve(event))).await
+        let (shared, incidents) = (self.shared.clone(), incidents.to_vec());
+        self.run(async move { shared.surroundings(&incidents, known_at).await }).await
     }
 
     /// When each service was observed, from `since` on if that is given, as known at a time or, without one, now: from
@@ -156,27 +156,8 @@ impl Session {
         known_at: Option<DateTime<Utc>>,
         since: Option<DateTime<Utc>>,
     ) -> Result<Observed, SqlError> {
-        let plan = self.shared.plan.as_deref();
-        let (least, most) = observed::silences(plan);
-        // A probe speaks for as long as the longest silence after it.
-        let from = since.map(|since| since - TimeDelta::microseconds(most));
-        let breaks = self.gather(gather::breaks(least, known_at, from), Breaks::default(), gather::each_break).await?;
-        let first = match since {
-            Some(_) => self.gather(gather::first(known_at), BTreeMap::new(), gather::each_first).await?,
-            None => BTreeMap::new(),
-        };
-        Ok(Observed::of(breaks, first, plan))
-    }
-
-    /// Folds the batches of an internal query, one at a time, under the same limits of memory and time as SQL.
-    async fn gather<T: Send + 'static>(
-        &self,
-        sql: String,
-        init: T,
-        step: fn(&mut T, &RecordBatch) -> Result<(), SqlError>,
-    ) -> Result<T, SqlError> {
         let shared = self.shared.clone();
-        self.run(async move { shared.fold(sql, init, step).await }).await
+        self.run(async move { shared.observed(known_at, since).await }).await
     }
 
     /// The events that are asked for, each once, at most `limit` rows read a question; see [`Wanted`].

@@ -79,6 +79,23 @@ impl Spans {
     }
 }
 
+/// Stretches with what they are of: those that overlap or touch put together, with all that they are of, in order.
+/// Unlike [`Spans`] this keeps stretches of no length.
+pub(crate) fn joined<T: Ord + Copy, N: Ord>(mut stretches: Vec<(T, T, N)>) -> Vec<(T, T, Vec<N>)> {
+    stretches.sort_unstable();
+    let mut joined: Vec<(T, T, Vec<N>)> = Vec::new();
+    for (from, until, of) in stretches {
+        match joined.last_mut() {
+            Some(last) if from <= last.1 => {
+                last.1 = last.1.max(until);
+                last.2.push(of);
+            }
+            _ => joined.push((from, until, vec![of])),
+        }
+    }
+    joined
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

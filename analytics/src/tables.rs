@@ -3,12 +3,16 @@
 //! Durations are DOUBLE seconds and end in `_seconds`; times are `TIMESTAMP WITH TIME ZONE` in microseconds, UTC,
 //! and end in `_at`. Table and column names only ever grow: a saved query keeps its meaning.
 
+mod around;
+mod plans;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
-use crate::functions::FUNCTIONS;
+use crate::functions::{FUNCTIONS, Function};
+use crate::queries::{Query, REVIEW};
 
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,9 +97,8 @@ impl Table {
 }
 
 macro_rules! tables {
-    ($($table:literal, $about:literal { $($column:ident $kind:ident $meaning:literal,)* })*) => {
-        /// Every table.
-        pub const TABLES: &[Table] = &[$(Table {
+    ($list:ident: $($table:literal, $about:literal { $($column:ident $kind:ident $meaning:literal,)* })*) => {
+        pub(super) const $list: &[Table] = &[$(Table {
             name: $table,
             about: $about,
             columns: &[$(Column { name: stringify!($column), kind: ColumnType::$kind, meaning: $meaning },)*],
@@ -103,7 +106,26 @@ macro_rules! tables {
     };
 }
 
-tables! {
+use tables;
+
+/// Every table, from the lists by what they are about.
+pub const TABLES: &[Table] = &{
+    const LISTS: [&[Table]; 3] = [RECORD, around::AROUND, plans::PLANS];
+    let mut all = [RECORD[0]; LISTS[0].len() + LISTS[1].len() + LISTS[2].len()];
+    let (mut list, mut at) = (0, 0);
+    while list < LISTS.len() {
+        let mut table = 0;
+        while table < LISTS[list].len() {
+            all[at] = LISTS[list][table];
+            at += 1;
+            table += 1;
+        }
+        list += 1;
+    }
+    all
+};
+
+tables! { RECORD:
     "events", "One row an event of any kind, each counted once by (source, id)." {
         kind Text "What happened, as in `probe.completed`.",
         version Int "Version that the payload was written in.",
@@ -214,6 +236,12 @@ tables! {
         original_error_class Text "Cause before corrections.",
         opened_source Text "Source of the event that opened it.",
         opened_id Text "Id of the event that opened it.",
+        site Text "The service's site, by the present plan.",
+        maintenance Text "The maintenance window that it began in, which excludes it or restates t0; NULL if none.",
+        impossible Boolean "Whether t3 lies before t0, or t0 after now: in no figure.",
+        overlapping Boolean "Whether it began before an earlier one of the same service had ended: counted like any other.",
+        zero_length Boolean "Whether it recovered at the moment it began: counted like any other.",
+        duplicate_of Text "An incident of the same service with the same t0 and t3 and a smaller id; NULL if there is none. Counted like any other.",
     }
     "recoveries", "One row a recovery: one attempt at one incident." {
         recovery Text "Its id.",
@@ -228,6 +256,8 @@ tables! {
         triggered_by Text "The person who asked for it, where one did.",
         approved_at Time "When it was approved.",
         approved_by Text "Who approved it.",
+        refused_at Time "When a person rejected it or called it off, or nobody had approved it in time.",
+        refused_by Text "Who rejected it or called it off; NULL where nobody approved it in time.",
         started_at Time "When a runner began.",
         runner Text "Which runner.",
         verified_at Time "When the verification ended.",
@@ -278,22 +308,38 @@ tables! {
     }
 }
 
-/// The reference of tables, columns and functions as Markdown.
+/// The reference of tables, columns, functions and questions as Markdown: `docs/sql.md`.
 #[must_use]
 pub fn reference() -> String {
     let mut page = String::from(
-        "# SQL reference\n\nGenerated from the code; do not edit. Durations are DOUBLE seconds, times are UTC in \
-         microseconds.\n`median` and `percentile_cont` interpolate linearly (type 7).\n",
+        "# SQL reference\n\nGenerated from the code (`rebound sql --reference`); do not edit.\n\n\
+         Ask with `rebound sql \"…\"`. Durations are DOUBLE seconds (`…_seconds`), shares 0 to 1, times UTC in \
+         microseconds (`…_at`). What is not known is NULL. `median` and `percentile_cont` interpolate linearly \
+         (type 7). Every table can be asked as it was known at a time: `--as-of 2026-03-31`.\n\n\
+         | table | one row … |\n|---|---|\n",
     );
+    for table in TABLES {
+        let row = table.about.split_once('.').map_or(table.about, |(first, _)| first);
+        let row = row.trim_start_matches("One row ");
+        let _ = writeln!(page, "| [`{}`](#{}) | {row} |", table.name, table.name);
+    }
     for table in TABLES {
         let _ = write!(page, "\n## {}\n\n{}\n\n| column | type | meaning |\n|---|---|---|\n", table.name, table.about);
         for column in table.columns {
             let _ = writeln!(page, "| `{}` | {} | {} |", column.name, column.kind.as_sql(), column.meaning);
         }
     }
-    page.push_str("\n## Functions\n\nBeside those of DataFusion.\n\n| function | answer |\n|---|---|\n");
-    for function in FUNCTIONS {
-        let _ = writeln!(page, "| `{}` | {} |", function.call, function.meaning);
+    page.push_str("\n## Functions\n\nBeside those of DataFusion.\n");
+    for Function { call, meaning, example } in FUNCTIONS {
+        let _ = write!(page, "\n`{call}`\n: {meaning}\n\n```sql\n{example}\n```\n");
+    }
+    page.push_str(
+        "\n## Questions of an annual review\n\nEach is run by a test over a history whose answers were worked out by \
+         hand. Restrict any of them to the year under review with `WHERE first_failure_at >= '2026-01-01'`; with \
+         `rebound sql --as-of T` they answer as was known at T.\n",
+    );
+    for (number, Query { title, asks, sql }) in (1..).zip(REVIEW) {
+        let _ = write!(page, "\n### {number}. {title}\n\n{asks}\n\n```sql\n{sql}\n```\n");
     }
     page
 }
@@ -328,6 +374,17 @@ mod tests {
                 assert!(section.contains(&format!("| `{}` | {} |", column.name, column.kind.as_sql())));
             }
         }
-        assert!(FUNCTIONS.iter().all(|function| page.contains(&format!("| `{}` |", function.call))));
+        assert!(FUNCTIONS.iter().all(|function| page.contains(&format!("\n`{}`\n", function.call))));
+    }
+
+    /// The committed page is what the code says. `REBOUND_BLESS=1 cargo test -p rebound-analytics` writes it anew.
+    #[test]
+    fn the_committed_reference_is_up_to_date() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/sql.md");
+        if std::env::var_os("REBOUND_BLESS").is_some() {
+            std::fs::write(&path, reference()).unwrap();
+        }
+        let committed = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(committed, reference(), "{} is out of date: run with REBOUND_BLESS=1", path.display());
     }
 }

@@ -7,6 +7,7 @@ mod alerts;
 mod drills;
 mod observations;
 mod parts;
+mod plans;
 mod recoveries;
 mod words;
 
@@ -16,6 +17,7 @@ pub use alerts::*;
 pub use drills::*;
 pub use observations::*;
 pub use parts::*;
+pub use plans::*;
 pub use recoveries::*;
 pub use words::*;
 
@@ -203,6 +205,7 @@ kinds! {
     DrillFinished, "drill.finished", v 1, Recoveries;
     ImprovementOpened, "improvement.opened", v 1, Recoveries;
     ImprovementClosed, "improvement.closed", v 1, Recoveries;
+    PlanAdopted, "plan.adopted", v 1, Recoveries;
 }
 
 impl EventData {
@@ -210,6 +213,7 @@ impl EventData {
     #[must_use]
     pub fn recovery(&self) -> Option<&RecoveryId> {
         match self {
+            Self::RecoveryWithheld(data) => Some(&data.recovery),
             Self::RecoveryTriggered(data) => Some(&data.recovery),
             Self::RecoveryApproved(data) => Some(&data.recovery),
             Self::RecoveryRejected(data) => Some(&data.recovery),

@@ -18,13 +18,13 @@ use sha2::{Digest, Sha256};
 
 use crate::event::{
     AlertRaised, AlertResolved, AlertSuppressed, Event, EventData, EventRef, IncidentAcknowledged, IncidentCorrected,
-    IncidentOpened, IncidentResolved, Kind, RecoveryFinished, RecoveryStarted, RecoveryTriggered, RecoveryVerified,
-    StepFinished, StepStarted, Told,
+    IncidentOpened, IncidentResolved, Kind, RecoveryCancelled, RecoveryFinished, RecoveryRejected, RecoveryStarted,
+    RecoveryTriggered, RecoveryVerified, StepFinished, StepStarted, Told,
 };
 use crate::ids::{AlertId, EventId, IncidentId, PlanVersion, RecoveryId, ServiceId, Source, StepId};
 
 use maintenance::Windows;
-pub use model::{Acknowledgement, Alert, Correction, Incident, Maintained, Recovery, StepRun};
+pub use model::{Acknowledgement, Alert, Correction, Incident, Maintained, Recovery, Refusal, Refused, StepRun};
 use read::{read_alert, read_recovery};
 
 /// When and by which event something was said: the order in which facts are weighed.
@@ -113,6 +113,9 @@ struct RecoveryFacts {
     about: First<About<IncidentId>>,
     triggered: First<RecoveryTriggered>,
     approved: First<String>,
+    /// Somebody let one step of it go on.
+    step_approved: First<String>,
+    refused: First<Refusal>,
     started: First<RecoveryStarted>,
     verified: First<RecoveryVerified>,
     finished: First<RecoveryFinished>,
@@ -177,6 +180,9 @@ impl Record {
         Kind::MaintenanceCancelled,
         Kind::RecoveryTriggered,
         Kind::RecoveryApproved,
+        Kind::RecoveryRejected,
+        Kind::RecoveryCancelled,
+        Kind::RecoveryExpired,
         Kind::RecoveryStarted,
         Kind::StepStarted,
         Kind::StepFinished,
@@ -237,10 +243,21 @@ impl Record {
                 let recovery = self.recovery(event, stamp, &data.recovery, &data.incident);
                 recovery.triggered.offer(stamp, || data.clone());
             }
-            // The only one that names no incident: who it is about is said by the others.
+            // What people say of a recovery names no incident: who it is about is said by the others.
             EventData::RecoveryApproved(data) => {
                 let recovery = self.recoveries.entry(data.recovery.clone()).or_default();
-                recovery.approved.offer(stamp, || data.by.clone());
+                let approved = if data.step.is_some() { &mut recovery.step_approved } else { &mut recovery.approved };
+                approved.offer(stamp, || data.by.clone());
+            }
+            EventData::RecoveryRejected(RecoveryRejected { recovery, by, reason }) => {
+                self.refuse(stamp, recovery, Refused::Rejected, Some((by, reason)));
+            }
+            EventData::RecoveryCancelled(RecoveryCancelled { recovery, by, reason, .. }) => {
+                self.refuse(stamp, recovery, Refused::Cancelled, Some((by, reason)));
+            }
+            EventData::RecoveryExpired(data) => {
+                self.recovery(event, stamp, &data.recovery, &data.incident);
+                self.refuse(stamp, &data.recovery, Refused::Expired, None);
             }
             EventData::RecoveryStarted(data) => {
                 let recovery = self.recovery(event, stamp, &data.recovery, &data.incident);
@@ -272,6 +289,12 @@ impl Record {
             }
             _ => {}
         }
+    }
+
+    fn refuse(&mut self, stamp: &Stamp, recovery: &RecoveryId, how: Refused, said: Option<(&String, &String)>) {
+        let (by, reason) = said.map(|(by, reason)| (by.clone(), reason.clone())).unzip();
+        let recovery = self.recoveries.entry(recovery.clone()).or_default();
+        recovery.refused.offer(stamp, || Refusal { at: stamp.at, how, by, reason });
     }
 
     fn acknowledge(&mut self, stamp: &Stamp, data: &IncidentAcknowledged) {

@@ -21,10 +21,10 @@ const BATCH: usize = 1000;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Target {
     /// The Rebound to send to.
-    #[arg(long, env = "REBOUND_URL", default_value = "http://127.0.0.1:9464")]
+    #[arg(long, global = true, env = "REBOUND_URL", default_value = "http://127.0.0.1:9464")]
     url: String,
     /// File that holds the bearer token.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, env = "REBOUND_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
 

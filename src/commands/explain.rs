@@ -12,6 +12,7 @@ use comfy_table::{Attribute, Cell, ColumnConstraint, ContentArrangement, Table, 
 use rebound_alerting::explain::{self, Explanation, Fact, Named, Subject, named};
 use rebound_analytics::recall::Wanted;
 use rebound_analytics::session::Session;
+use rebound_schemas::plan::Plan;
 use rebound_schemas::{AlertId, Event, IncidentId, Kind, RecoveryId, ServiceId};
 
 use super::sql;
@@ -76,11 +77,7 @@ pub(crate) async fn explain(config: &Config, asked: Explain) -> Result<Done> {
         events.extend(more.into_iter().filter(|event| !known.contains(&(event.source.clone(), event.id.clone()))));
     }
     let Some(mut told) = explain::explain(&subject, &events, plan.as_deref(), now) else {
-        bail!(
-            "the log holds nothing about {} {}: `rebound sql \"SELECT DISTINCT service FROM events\"` lists services",
-            subject.word(),
-            subject.id()
-        );
+        bail!("{}", nothing_about(&subject, plan.as_deref()));
     };
     if let Some(reached) = session.reached().await? {
         let behind = (now - reached).max(TimeDelta::zero());
@@ -110,7 +107,9 @@ fn wanted(subject: &Subject, known: &[Event], now: DateTime<Utc>) -> Vec<Wanted>
         .chain(reach.recoveries.iter().map(ToString::to_string))
         .collect();
     if !names.is_empty() && !matches!(subject, Subject::Service { .. }) {
-        wanted.push(Wanted::Names(names));
+        // A dependency's incident may have begun long before what it explains, but not for ever.
+        let first = known.iter().map(|event| event.occurred_at).min().unwrap_or(now);
+        wanted.push(Wanted::Names(names, first - OPEN_FOR));
     }
     if let Subject::Service { service, at, within } = subject {
         wanted.push(Wanted::Decided(service.clone(), *at - OPEN_FOR.max(*within), *at));
@@ -166,6 +165,26 @@ fn names(event: &Event) -> impl Iterator<Item = (u8, String)> + use<> {
     let Named { incident, alert, recovery } = named(event);
     let incident = incident.map(|id| (0, id.to_string()));
     incident.into_iter().chain(alert.map(|id| (1, id.to_string()))).chain(recovery.map(|id| (2, id.to_string())))
+}
+
+/// What to say where the log holds nothing; a service of the plan is unobserved then, which is an answer.
+fn nothing_about(subject: &Subject, plan: Option<&Plan>) -> String {
+    let list = "`rebound sql \"SELECT DISTINCT service FROM events\"` lists the services that the log knows";
+    let Subject::Service { service, at, within } = subject else {
+        return format!("the log holds nothing about {} {}: {list}", subject.word(), subject.id());
+    };
+    let from = (*at - *within).format("%Y-%m-%d %H:%M:%S");
+    let log = format!("the log holds nothing about it from {from} to {} UTC", at.format("%Y-%m-%d %H:%M:%S"));
+    let Some(plan) = plan else {
+        return format!("{service}: {log}: look further back with --within, or give the plan with --plan; {list}");
+    };
+    let near = |id: &&ServiceId| {
+        let distance = strsim::damerau_levenshtein(service.as_str(), id.as_str());
+        distance <= (service.as_str().len() / 3).max(1)
+    };
+    let near: Vec<&str> = plan.services().keys().filter(near).take(3).map(ServiceId::as_str).collect();
+    let perhaps = if near.is_empty() { String::new() } else { format!("perhaps {}; ", near.join(" or ")) };
+    format!("the plan has no service {service}, and {log}: {perhaps}{list}")
 }
 
 /// What to say about an id that nothing names.

@@ -3,22 +3,15 @@
 //! A running Rebound is asked: it says what the move would be and refuses one that may not begin. What is printed
 //! while it runs is its course; ending the command does not end the move.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::Args;
-use rebound_alerting::moves::Course;
-use rebound_schemas::{EventId, ProcedureId, SiteId};
-use serde::de::DeserializeOwned;
+use rebound_schemas::{ProcedureId, SiteId};
+use serde_json::json;
 
-use super::emit::{Target, client};
+use super::door::{Door, Refused};
+use super::emit::Target;
 use crate::cli::Done;
 use crate::roles::moves::{Ahead, Answer, Asked, Wanted};
-
-/// How often its course is asked for.
-const ASK_EVERY: Duration = Duration::from_millis(300);
-/// A request that nobody answers for so long is told of.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 
 /// What to move, where, and why.
 #[derive(Debug, Clone, Args)]
@@ -31,9 +24,9 @@ pub(crate) struct Move {
     /// Why.
     #[arg(long)]
     comment: String,
-    /// Who asks for it.
-    #[arg(long, env = "USER")]
-    by: String,
+    /// Who asks for it. Where tokens have names, the token's name counts, and this is quoted beside it.
+    #[arg(long, env = "USER", hide_env_values = true)]
+    by: Option<String>,
     /// The procedure, where several of the plan make this move.
     #[arg(long)]
     procedure: Option<ProcedureId>,
@@ -45,21 +38,23 @@ pub(crate) struct Move {
 }
 
 pub(crate) async fn failover(asked: Move, back: bool) -> Result<Done> {
-    let client = client(asked.target.token_file())?;
-    let url = asked.target.url().trim_end_matches('/');
-    let Move { what, to, comment, by, procedure, dry_run, .. } = asked.clone();
-    let asked = Asked { wanted: Wanted { what, to, back, procedure }, by, comment, dry_run };
-    let request = client.post(format!("{url}/api/v1/move")).json(&asked);
-    let Answer { ahead, error, request } = answer(request.send().await, url).await?;
-    if let Some(ahead) = &ahead {
-        show(ahead, back, dry_run);
-    }
-    let Some(id) = request else {
-        bail!("refused: {}", error.unwrap_or_else(|| format!("{url} gave no reason")));
+    let door = Door::new(&asked.target)?;
+    let Move { what, to, comment, by, procedure, dry_run, .. } = asked;
+    let asked = Asked { wanted: Wanted { what, to, back, procedure }, by, comment: Some(comment), dry_run };
+    let Answer { ahead, request, .. } = match door.post("/api/v1/move", json!(asked), None).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            let refused = error.downcast_ref::<Refused>();
+            if let Some(ahead) = refused.and_then(|no| serde_json::from_value(no.problem["ahead"].clone()).ok()) {
+                show(&ahead, back, dry_run);
+            }
+            return Err(error);
+        }
     };
-    println!("asked for, as {id}");
-    let succeeded = follow(&client, url, &id).await?;
-    let ready = ahead.is_some_and(|ahead| ahead.readiness.iter().all(|check| check.held));
+    show(&ahead, back, dry_run);
+    println!("asked for, as {request}");
+    let succeeded = door.follow(&request).await?;
+    let ready = ahead.readiness.iter().all(|check| check.held);
     Ok(if succeeded && ready { Done::Good } else { Done::Faults })
 }
 
@@ -80,36 +75,4 @@ fn show(ahead: &Ahead, back: bool, steps: bool) {
             println!("  {number:>3} {:<width$}  {}", step.step, step.action);
         }
     }
-}
-
-/// Prints what becomes of a request until its end; whether it went well.
-async fn follow(client: &reqwest::Client, url: &str, id: &EventId) -> Result<bool> {
-    let (mut told, mut waited) = (0, Duration::ZERO);
-    loop {
-        // Not known yet is no fault: the request is on its way.
-        let asked = client.get(format!("{url}/api/v1/requests/{id}")).send().await;
-        let course: Option<Course> = answer(asked, url).await.ok();
-        if let Some(course) = course {
-            for line in course.lines.iter().skip(told) {
-                println!("{line}");
-            }
-            told = told.max(course.lines.len());
-            if let Some(succeeded) = course.succeeded() {
-                return Ok(succeeded);
-            }
-        }
-        if told == 0 && waited >= ANSWERED_WITHIN {
-            bail!("nobody answered within {} s: does a Rebound with the role alert run?", ANSWERED_WITHIN.as_secs());
-        }
-        tokio::time::sleep(ASK_EVERY).await;
-        waited += ASK_EVERY;
-    }
-}
-
-/// The body of an answer that this program understands, whatever its status.
-async fn answer<T: DeserializeOwned>(answer: reqwest::Result<reqwest::Response>, url: &str) -> Result<T> {
-    let answer = answer.with_context(|| format!("{url} does not answer: is `rebound up` running there?"))?;
-    let status = answer.status();
-    let body = answer.text().await?;
-    serde_json::from_str(&body).with_context(|| format!("{url} answered {status}: does it run the role serve?"))
 }

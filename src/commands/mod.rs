@@ -5,6 +5,7 @@ pub(crate) mod bench;
 pub(crate) mod bench_probes;
 pub(crate) mod channels;
 pub(crate) mod check;
+pub(crate) mod door;
 pub(crate) mod emit;
 pub(crate) mod explain;
 pub(crate) mod failover;
@@ -23,5 +24,5 @@ pub(crate) fn print_table<const N: usize>(header: [&str; N], rows: impl IntoIter
     table.load_style(presets::NOTHING);
     table.set_header(header);
     table.add_rows(rows);
-    println!("{table}");
+    println!("{}", table.trim_fmt());
 }

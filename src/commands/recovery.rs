@@ -1,100 +1,152 @@
-//! `rebound recovery`: what a person says about recoveries, sent as events to a running Rebound.
+//! `rebound recovery`: what recoveries there are, and what a person says of them, to a running Rebound.
 //!
-//! Nothing is decided here. The events go the way of `rebound emit`, and the recover role acts on them. Approving,
-//! refusing or calling off the same recovery twice is one event; a pause has an id of its own each time.
+//! Nothing is decided here: each word goes through the same door as everybody's (`/api/v1/recoveries`), where it is
+//! judged and becomes an event with who and why.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
-use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
-use clap::{Args, Subcommand};
-use rebound_schemas::event::{
-    ProcedurePromoted, RecoveryApproved, RecoveryCancelled, RecoveryPaused, RecoveryRejected, RecoveryResumed,
-};
-use rebound_schemas::{
-    Event, EventData, EventId, ProcedureId, RecoveryId, ServiceId, SiteId, Source, StepId, TierId, codec,
-};
-use serde_json::Value;
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use rebound_schemas::event::Restraint;
+use rebound_schemas::{ProcedureId, RecoveryId, ServiceId, SiteId, StepId, TierId};
+use serde_json::{Map, Value, json};
 
-use super::emit::{client, send};
-use crate::cli::{Common, Done};
+use self::show::{detail, list, text};
+use super::door::{Door, escaped};
+use super::emit::Target;
+use crate::cli::{Done, Output};
 
-/// The `source` of these events.
-const SOURCE: &str = "rebound-recovery";
-/// The subject of what concerns no single service.
-const EVERYTHING: &str = "automation";
+mod show;
+
+/// How long a dry run is waited for.
+const TOLD_WITHIN: Duration = Duration::from_secs(30);
 
 /// `rebound recovery`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Recovery {
-    /// The Rebound to tell.
-    #[arg(long, global = true, env = "REBOUND_URL", default_value = "http://127.0.0.1:9464")]
-    url: String,
-    /// File that holds the bearer token.
-    #[arg(long, global = true, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    target: Target,
     #[command(subcommand)]
     word: Word,
 }
 
 #[derive(Debug, Clone, Subcommand)]
 enum Word {
-    /// Let a recovery that waits for approval run, or go on with a step that waits for it.
-    Approve {
-        recovery: RecoveryId,
-        /// Who approves.
-        #[arg(long)]
-        by: String,
-        /// The step that waits (the recovery runs already); without it, the recovery may begin.
-        #[arg(long)]
-        step: Option<StepId>,
-        /// The recovery's service; asked of the running Rebound when absent.
+    /// What is withheld, waits, runs and ended lately; requests that became nothing, pauses, demoted procedures.
+    List {
+        /// Only of this service.
         #[arg(long)]
         service: Option<ServiceId>,
+        /// Only in this state: withheld, awaiting_approval, paused, queued, awaiting_step, running, stopping or finished.
+        #[arg(long)]
+        state: Option<String>,
+        /// Recoveries at most, those that have not ended first.
+        #[arg(long, default_value_t = 30)]
+        limit: usize,
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Output,
+    },
+    /// One recovery with its steps and what was said of it.
+    Show {
+        recovery: RecoveryId,
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Output,
+    },
+    /// Ask for a recovery now. It keeps to budgets, back-off and limits like any other.
+    Run {
+        /// A service, or a procedure that one service has.
+        #[arg(value_name = "SERVICE|PROCEDURE")]
+        target: String,
+        /// The service, where the procedure alone does not say it.
+        #[arg(long)]
+        service: Option<ServiceId>,
+        /// The procedure, where it is not the service's own.
+        #[arg(long)]
+        procedure: Option<ProcedureId>,
+        /// A value for an input of the procedure; may be given several times.
+        #[arg(long = "input", value_name = "NAME=VALUE", value_parser = input)]
+        inputs: Vec<(String, String)>,
+        /// Tell every step with its texts filled in, and execute none.
+        #[arg(long)]
+        dry_run: bool,
+        /// What shall not hold it back; may be given several times. It is kept with the event.
+        #[arg(long, value_enum, value_name = "LIMIT")]
+        force: Vec<Force>,
+        /// Print its course until it ends. Ending this command does not end the recovery.
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Let a recovery that waits for approval run, or one step of it go on.
+    Approve {
+        recovery: RecoveryId,
+        /// The step that may go on.
+        #[arg(long)]
+        step: Option<StepId>,
+        /// What you have to say.
+        #[arg(long, alias = "reason")]
+        comment: Option<String>,
+        #[command(flatten)]
+        who: Who,
     },
     /// Refuse a recovery that waits for approval: it never runs.
-    Reject(Refusal),
-    /// Call off a recovery: one that has not begun never runs; one that has begins no further step, and rolls back if
-    /// its procedure says so.
-    Cancel(Refusal),
+    Reject {
+        recovery: RecoveryId,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Call off a recovery: one that has begun ends after its step, and rolls back if its procedure says so.
+    Cancel {
+        recovery: RecoveryId,
+        /// Kill the step that runs.
+        #[arg(long)]
+        now: bool,
+        #[command(flatten)]
+        why: Why,
+    },
     /// Let no recovery begin until `resume`; running ones go on.
     Pause {
         #[command(flatten)]
         scope: Scope,
         /// It ends by itself after this, as in `2h`.
-        #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
-        length: Option<Duration>,
-    },
-    /// Let a demoted procedure run by itself again: what it did before counts no more.
-    Promote {
-        procedure: ProcedureId,
-        /// Who says so.
-        #[arg(long)]
-        by: String,
-        /// Why: what was mended.
-        #[arg(long)]
-        comment: String,
+        #[arg(long = "for", value_name = "TIME")]
+        length: Option<String>,
+        #[command(flatten)]
+        why: Why,
     },
     /// End the pause of exactly this scope: what waits is decided by what is so now.
     Resume {
         #[command(flatten)]
         scope: Scope,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Let a demoted procedure run by itself again: what it did before counts no more.
+    Promote {
+        procedure: ProcedureId,
+        #[command(flatten)]
+        why: Why,
     },
 }
 
 #[derive(Debug, Clone, Args)]
-struct Refusal {
-    recovery: RecoveryId,
-    /// Who says so.
-    #[arg(long)]
-    by: String,
-    /// Why.
-    #[arg(long)]
-    reason: String,
-    /// The recovery's service; asked of the running Rebound when absent.
-    #[arg(long)]
-    service: Option<ServiceId>,
+struct Who {
+    /// Who says so. Where tokens have names, the token's name counts, and this is quoted beside it.
+    #[arg(long, env = "USER", hide_env_values = true)]
+    by: Option<String>,
+    /// Saying the same again under the same key does nothing, and answers as before.
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+struct Why {
+    /// Why: it is kept with the event.
+    #[arg(long, alias = "reason")]
+    comment: String,
+    #[command(flatten)]
+    who: Who,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -111,106 +163,170 @@ struct Scope {
     /// Only recoveries by this procedure.
     #[arg(long)]
     procedure: Option<ProcedureId>,
-    /// Who says so.
-    #[arg(long)]
-    by: String,
-    /// Why.
-    #[arg(long)]
-    reason: String,
 }
 
-impl Scope {
-    /// A scope that the plan in the settings does not have is refused: its pause would stop nothing. Without a plan
-    /// at hand it is taken as it stands, and the alert role says if it knows no such thing.
-    fn check(&self, common: &Common) -> Result<()> {
-        let Self { site, service, tier, procedure, .. } = self.clone();
-        let scope = rebound_alerting::pause::Scope { site, service, tier, procedure };
-        named(common, scope).context("nothing was paused")
-    }
+/// What a recovery may be forced past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Force {
+    /// How many recoveries the policy allows within a period.
+    Intensity,
+    /// The wait after the last one.
+    Backoff,
+    /// Recoveries at the same time.
+    Concurrency,
+    /// A pause.
+    Pause,
+    /// Recoveries of what it depends on.
+    Dependencies,
 }
 
-/// Refuses names that the plan in the settings does not have.
-fn named(common: &Common, scope: rebound_alerting::pause::Scope) -> Result<()> {
-    let Some(plan) = common.settings()?.plan else { return Ok(()) };
-    let plan = super::check::load_plan(&plan)?;
-    scope.fault(&plan).map_or(Ok(()), |fault| Err(anyhow!(fault)))
-}
-
-pub(crate) async fn recovery(command: Recovery, common: &Common) -> Result<Done> {
-    let client = client(command.token_file.as_deref())?;
-    let url = command.url.trim_end_matches('/');
-    let now = Utc::now().trunc_subsecs(6);
-    let (recovery, service, data): (Option<RecoveryId>, Option<ServiceId>, EventData) = match command.word {
-        Word::Approve { recovery, by, service, step } => {
-            (Some(recovery.clone()), service, RecoveryApproved { recovery, by, step, comment: None }.into())
-        }
-        Word::Reject(Refusal { recovery, by, reason, service }) => {
-            (Some(recovery.clone()), service, RecoveryRejected { recovery, by, reason }.into())
-        }
-        Word::Cancel(Refusal { recovery, by, reason, service }) => {
-            (Some(recovery.clone()), service, RecoveryCancelled { recovery, by, reason, now: false }.into())
-        }
-        Word::Pause { scope, length } => {
-            scope.check(common)?;
-            let Scope { site, service, tier, procedure, by, reason } = scope;
-            let until = length.map(|length| end_of(now, length)).transpose()?;
-            (None, service.clone(), RecoveryPaused { site, service, tier, procedure, until, by, reason }.into())
-        }
-        Word::Promote { procedure, by, comment } => {
-            named(common, rebound_alerting::pause::Scope { procedure: Some(procedure.clone()), ..Default::default() })
-                .context("nothing was promoted")?;
-            (None, None, ProcedurePromoted { procedure, by, comment }.into())
-        }
-        Word::Resume { scope: Scope { site, service, tier, procedure, by, reason } } => {
-            (None, service.clone(), RecoveryResumed { site, service, tier, procedure, by, reason }.into())
-        }
-    };
-    let subject = match (&recovery, service) {
-        (_, Some(service)) => service,
-        (Some(recovery), None) => service_of(&client, url, recovery).await?,
-        (None, None) => ServiceId::new(EVERYTHING)?,
-    };
-    let kind = data.kind().as_str();
-    let id = match (&recovery, &data) {
-        (Some(recovery), EventData::RecoveryApproved(RecoveryApproved { step: Some(step), .. })) => {
-            EventId::derive(recovery.as_str(), &format!("{kind}-{step}"))
-        }
-        (Some(recovery), _) => EventId::derive(recovery.as_str(), kind),
-        (None, _) => EventId::derive(subject.as_str(), &format!("{kind}-{}", now.timestamp_micros())),
-    };
-    let event = Event { id, source: Source::new(SOURCE)?, subject, occurred_at: now, plan: None, data };
-    let line = String::from_utf8(codec::encode(&event))?;
-    let verdicts = send(&client, url, &[line]).await?;
-    match verdicts.first() {
-        Some(verdict) if verdict["status"] == "accepted" => {
-            println!("{kind} is on the bus as {}", event.id);
-            Ok(Done::Good)
-        }
-        verdict => {
-            let verdict = verdict.cloned().unwrap_or_default();
-            eprintln!("{kind} was rejected: {verdict}");
-            Ok(Done::Faults)
+impl From<Force> for Restraint {
+    fn from(force: Force) -> Self {
+        match force {
+            Force::Intensity => Self::Intensity,
+            Force::Backoff => Self::Backoff,
+            Force::Concurrency => Self::Concurrency,
+            Force::Pause => Self::Pause,
+            Force::Dependencies => Self::Dependencies,
         }
     }
 }
 
-fn end_of(now: DateTime<Utc>, length: Duration) -> Result<DateTime<Utc>> {
-    let end = TimeDelta::from_std(length).ok().and_then(|length| now.checked_add_signed(length));
-    end.context("--for is too long: leave it out for a pause that ends by `rebound recovery resume`")
+fn input(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').ok_or_else(|| "write it as NAME=VALUE".to_owned())?;
+    Ok((pair.0.to_owned(), pair.1.to_owned()))
 }
 
-/// The service whose newest recovery this is.
-async fn service_of(client: &reqwest::Client, url: &str, recovery: &RecoveryId) -> Result<ServiceId> {
-    let answer = client.get(format!("{url}/api/v1/services")).send().await;
-    let answer = answer.with_context(|| format!("{url} does not answer: is `rebound up` running there?"))?;
-    let status = answer.status();
-    if !status.is_success() {
-        bail!("{url} does not tell its services ({status}): name the recovery's with --service");
+pub(crate) async fn recovery(command: Recovery) -> Result<Done> {
+    let door = Door::new(&command.target)?;
+    match command.word {
+        Word::List { service, state, limit, output } => {
+            let mut query = vec![("limit", limit.to_string())];
+            query.extend(service.map(|service| ("service", service.to_string())));
+            query.extend(state.map(|state| ("state", state)));
+            let query: Vec<String> = query.iter().map(|(key, value)| format!("{key}={}", escaped(value))).collect();
+            let answer = door.get(&format!("/api/v1/recoveries?{}", query.join("&"))).await?;
+            print(&answer, output, list)
+        }
+        Word::Show { recovery, output } => {
+            let answer = door.get(&format!("/api/v1/recoveries/{}", escaped(recovery.as_str()))).await?;
+            print(&answer, output, detail)
+        }
+        Word::Run { target, service, procedure, inputs, dry_run, force, wait, why } => {
+            let force: Vec<Restraint> = force.into_iter().map(Into::into).collect();
+            let inputs: Map<String, Value> = inputs.into_iter().map(|(name, value)| (name, value.into())).collect();
+            let body = json!({
+                "target": target, "service": service, "procedure": procedure, "inputs": inputs, "dry_run": dry_run,
+                "force": force, "comment": why.comment,
+            });
+            let answer = say(&door, "/api/v1/recoveries", body, &why.who).await?;
+            match answer["recovery"].as_str() {
+                Some(recovery) if dry_run => return told(&door, recovery).await,
+                Some(recovery) => {
+                    let waits = answer["standing"]["waits_for"].as_str().map(|what| format!("; it waits for {what}"));
+                    println!("{recovery} was triggered{}", waits.unwrap_or_default());
+                }
+                None => println!(
+                    "{} is asked for, and nobody has decided yet: `rebound recovery list` shows it",
+                    text(&answer["request"])
+                ),
+            }
+            if !wait {
+                return Ok(Done::Good);
+            }
+            let succeeded = door.follow(&text(&answer["request"]).parse()?).await?;
+            Ok(if succeeded { Done::Good } else { Done::Faults })
+        }
+        Word::Approve { recovery, step, comment, who } => {
+            let done = match &step {
+                Some(step) => format!("{recovery}: step {step} may go on"),
+                None => format!("{recovery} is approved"),
+            };
+            let path = path_of(&recovery, "approve");
+            let answer = say(&door, &path, json!({ "step": step, "comment": comment }), &who).await?;
+            done_by(&answer, &done)
+        }
+        Word::Reject { recovery, why } => {
+            let answer = say(&door, &path_of(&recovery, "reject"), json!({ "comment": why.comment }), &why.who).await?;
+            done_by(&answer, &format!("{recovery} is refused and never runs"))
+        }
+        Word::Cancel { recovery, now, why } => {
+            let body = json!({ "comment": why.comment, "now": now });
+            let answer = say(&door, &path_of(&recovery, "cancel"), body, &why.who).await?;
+            done_by(&answer, &format!("{recovery} is called off"))
+        }
+        Word::Pause { scope, length, why } => {
+            let words = words_of(&scope);
+            let until = length.as_ref().map_or("until somebody resumes".to_owned(), |length| format!("for {length}"));
+            let mut body = scoped(scope, &why);
+            body["for"] = length.into();
+            let answer = say(&door, "/api/v1/pause", body, &why.who).await?;
+            done_by(&answer, &format!("paused: {words}, {until}; what runs goes on"))
+        }
+        Word::Resume { scope, why } => {
+            let words = words_of(&scope);
+            let answer = say(&door, "/api/v1/resume", scoped(scope, &why), &why.who).await?;
+            done_by(&answer, &format!("resumed: {words}"))
+        }
+        Word::Promote { procedure, why } => {
+            let body = json!({ "procedure": procedure, "comment": why.comment });
+            let answer = say(&door, "/api/v1/promote", body, &why.who).await?;
+            done_by(&answer, &format!("procedure {procedure} runs by itself again"))
+        }
     }
-    let rows: Vec<Value> = answer.json().await.context("the services can't be read")?;
-    let row = rows.iter().find(|row| row["recovery"] == recovery.as_str());
-    let service = row.and_then(|row| row["service"].as_str()).with_context(|| {
-        format!("{recovery} is the newest recovery of no open incident at {url}: look at {url}/api/v1/services")
-    })?;
-    Ok(ServiceId::new(service)?)
+}
+
+/// Says something as somebody.
+async fn say(door: &Door, path: &str, mut body: Value, who: &Who) -> Result<Value> {
+    body["by"] = who.by.clone().into();
+    door.post(path, body, who.idempotency_key.as_deref()).await
+}
+
+fn path_of(recovery: &RecoveryId, word: &str) -> String {
+    format!("/api/v1/recoveries/{}/{word}", escaped(recovery.as_str()))
+}
+
+fn scoped(Scope { site, service, tier, procedure }: Scope, why: &Why) -> Value {
+    json!({ "site": site, "service": service, "tier": tier, "procedure": procedure, "comment": why.comment })
+}
+
+fn words_of(scope: &Scope) -> String {
+    let Scope { site, service, tier, procedure } = scope.clone();
+    rebound_alerting::pause::Scope { site, service, tier, procedure }.to_string()
+}
+
+fn done_by(answer: &Value, done: &str) -> Result<Done> {
+    let before = if answer["repeated"] == true { ", as it was before" } else { "" };
+    println!("{done}{before} ({})", text(&answer["event"]));
+    Ok(Done::Good)
+}
+
+/// Waits for a dry run's end and shows it.
+async fn told(door: &Door, recovery: &str) -> Result<Done> {
+    let path = format!("/api/v1/recoveries/{}", escaped(recovery));
+    let waiting = async {
+        loop {
+            // It may not be known there yet that it was triggered.
+            match door.get::<Value>(&path).await {
+                Ok(answer) if answer["state"] == "finished" => return answer,
+                _ => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    };
+    match tokio::time::timeout(TOLD_WITHIN, waiting).await {
+        Ok(answer) => print(&answer, Output::Table, detail),
+        Err(_) => bail!(
+            "the dry run {recovery} did not end in time: is a Rebound with the role recover running? `rebound recovery \
+             show {recovery}` shows how far it is"
+        ),
+    }
+}
+
+fn print(answer: &Value, output: Output, show: impl Fn(&Value)) -> Result<Done> {
+    match output {
+        Output::Table => show(answer),
+        Output::Json => println!("{}", serde_json::to_string_pretty(answer)?),
+        Output::Csv | Output::Parquet => bail!("recoveries are shown as table or json: write -o json"),
+    }
+    Ok(Done::Good)
 }

@@ -42,6 +42,12 @@ pub(crate) async fn rows(session: &Session, query: &str, now: DateTime<Utc>) -> 
     Ok((serde_json::from_slice(&json).context("the log's answer is not JSON")?, result.truncated))
 }
 
+/// Prints what there is to ask.
+pub(crate) fn reference() -> Result<Done> {
+    std::io::stdout().write_all(rebound_analytics::tables::reference().as_bytes())?;
+    Ok(Done::Good)
+}
+
 pub(crate) async fn sql(
     config: &Config,
     query: &str,

@@ -18,7 +18,7 @@ use rebound_analytics::report::{self, Case, Dimension, Inputs};
 use rebound_analytics::surroundings::Surroundings;
 use rebound_analytics::trend::day_begins;
 use rebound_schemas::incident::{Incident, Record};
-use rebound_schemas::plan::Plan;
+use rebound_schemas::plan::{Plan, suggest};
 
 use crate::cli::Done;
 use crate::config::Config;
@@ -175,10 +175,8 @@ impl Loaded {
                 known.extend(cases.iter().map(|case| case.is(*dimension, inputs.plan)));
             }
             if !known.contains(value) && !known.is_empty() {
-                let there: Vec<_> = known.iter().take(20).map(String::as_str).collect();
-                let more = if known.len() > there.len() { ", …" } else { "" };
                 let dimension = dimension.as_str();
-                bail!("nothing has {dimension}={value}: write one of {}{more}", there.join(", "));
+                bail!("nothing has {dimension}={value}: {}", suggest(value, known.iter().map(String::as_str)));
             }
         }
         Ok(cases.into_iter().filter(|case| inputs.lets_through(case)).collect())

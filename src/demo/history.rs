@@ -23,7 +23,7 @@ use rebound_schemas::event::{
 use rebound_schemas::plan::Plan;
 use rebound_schemas::{Event, EventData, EventId, IncidentId, ServiceId, Source, StepId, Topic};
 
-use crate::roles::{Handle, alert, recover, tenure};
+use crate::roles::{Handle, adopted, alert, recover, tenure};
 
 /// Between two probes of a service while it is healthy, and while it is not.
 const CALM: TimeDelta = TimeDelta::minutes(5);
@@ -39,6 +39,7 @@ pub(super) async fn fill(process: &Handle, length: Duration, seed: u64, progress
     let now = Utc::now();
     let length = TimeDelta::from_std(length).ok().filter(|l| *l <= TimeDelta::days(3660));
     let start = now - length.context("--history takes ten years at most")?;
+    adopted::adopt(&process.bus, &plan, start).await?;
     let bar = if progress { ProgressBar::new(plan.services().len() as u64) } else { ProgressBar::hidden() };
     bar.set_style(ProgressStyle::with_template("history {bar:30} {pos}/{len} services {elapsed}")?);
     for (number, service) in plan.services().keys().enumerate() {

@@ -1,30 +1,32 @@
 //! The HTTP listener: metrics, health, the state of every service, and the intake, on one address.
 //!
 //! It listens on loopback unless TLS and a token are set (checked with the configuration). Everything but the two
-//! health checks asks for the token where there is one.
+//! health checks asks for a token where there is one; what it may be used for is in [`guard`].
 
 pub(crate) mod exposition;
+pub(crate) mod guard;
+pub(crate) mod problem;
+pub(crate) mod recoveries;
 mod rest;
+pub(crate) mod speak;
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::Next;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum_server::Handle;
 use prometheus_client::registry::Registry;
-use rebound_ingest::intake::Token;
 use tokio_util::sync::CancellationToken;
 
+use self::problem::Problem;
 use crate::config::Http;
 
 /// What readiness hangs on: one flag a role, set when the role has folded its history and taken up its work.
@@ -57,22 +59,24 @@ pub(crate) struct Served {
     pub(crate) registry: Arc<Registry>,
     pub(crate) readiness: Readiness,
     pub(crate) stopping: CancellationToken,
-    /// The bearer token, where one is asked for.
-    pub(crate) token: Option<Token>,
+    /// The bearer tokens, where they are asked for.
+    pub(crate) tokens: guard::Tokens,
 }
 
-/// All routes: the fixed ones and `api` behind the token, the health checks before it.
+/// All routes: the fixed ones and `api` behind the tokens, the health checks before it.
 pub(crate) fn router(served: Served, api: Router) -> Router {
     let guarded = Router::new()
         .route("/metrics", get(metrics))
         .with_state(served.clone())
         .merge(api)
-        .layer(axum::middleware::from_fn_with_state(served.clone(), authorize));
+        .layer(axum::middleware::from_fn_with_state(served.tokens.clone(), guard::authorize));
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(served)
         .merge(guarded)
+        .fallback(nowhere)
+        .method_not_allowed_fallback(otherwise)
         .layer(axum::middleware::from_fn(rest::take_rest))
 }
 
@@ -84,6 +88,16 @@ async fn metrics(State(served): State<Served>, headers: HeaderMap) -> Response {
     }
 }
 
+async fn nowhere(uri: Uri) -> Problem {
+    let remedy = "look for a slip in the path; it may also be that of a role which this process does not run";
+    Problem::new(StatusCode::NOT_FOUND, format!("there is no {}", uri.path()), remedy)
+}
+
+async fn otherwise(method: Method, uri: Uri) -> Problem {
+    let remedy = "the header \"Allow\" says with which methods it can be asked";
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} takes no {method}", uri.path()), remedy)
+}
+
 async fn ready(State(served): State<Served>) -> (StatusCode, String) {
     if served.stopping.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".into());
@@ -92,24 +106,6 @@ async fn ready(State(served): State<Served>) -> (StatusCode, String) {
         waiting if waiting.is_empty() => (StatusCode::OK, "ready\n".into()),
         waiting => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", waiting.join(", "))),
     }
-}
-
-async fn authorize(State(served): State<Served>, request: Request, next: Next) -> Response {
-    if served.token.as_ref().is_some_and(|token| !token.is_shown_by(request.headers())) {
-        let body = "a bearer token is required: send the header \"Authorization: Bearer TOKEN\"\n";
-        return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response();
-    }
-    next.run(request).await
-}
-
-/// Reads the token that requests must show.
-pub(crate) fn token(file: Option<&Path>) -> Result<Option<Token>> {
-    let Some(file) = file else { return Ok(None) };
-    let text =
-        std::fs::read_to_string(file).with_context(|| format!("[http] token_file {} can't be read", file.display()))?;
-    let token = text.trim();
-    anyhow::ensure!(token.len() >= 16, "[http] token_file {}: a token has at least 16 characters", file.display());
-    Ok(Some(Token::new(token)))
 }
 
 /// A listener that has its address but answers nothing yet.

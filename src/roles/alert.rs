@@ -2,7 +2,8 @@
 //! clock, the bus and the channels.
 //!
 //! A tenure begins with the past, from which nothing is decided: all alerts and recoveries, and as much of the owned
-//! partitions' observations as the rules can remember. Then it goes on where its group stood. An observation's
+//! partitions' observations as the rules can remember, or what came since a snapshot of them. Then it goes on where its
+//! group stood. An observation's
 //! position is committed in the same step as what was decided about it.
 
 use std::collections::{BTreeMap, HashSet};
@@ -21,6 +22,7 @@ use rebound_schemas::{Event, Topic};
 use tokio::task::JoinSet;
 
 use super::clock::Clock;
+use super::snapshot::{Bounds, Snapshots, Writing, take_up};
 use super::tenure::{Feed, Tenure, replay, retried};
 
 /// The role's consumer group, behind the configured prefix.
@@ -56,16 +58,14 @@ pub(crate) async fn fold_decisions(
     Ok(on)
 }
 
-/// Folds the newest stretches of partitions' observations into `take`, up to where `group` stands (or, without a
-/// group, to the end); answers where to read on.
-pub(crate) async fn fold_observations(
+/// The newest stretches of partitions' observations, up to where `group` stands (or, without a group, to the end).
+pub(crate) async fn remembered(
     bus: &Arc<dyn EventBus>,
     numbers: impl IntoIterator<Item = i32>,
     since: DateTime<Utc>,
     group: Option<&str>,
-    take: impl FnMut(&Event),
-) -> Result<Positions, BusError> {
-    let (mut stretches, mut on) = (Vec::new(), Vec::new());
+) -> Result<BTreeMap<i32, Bounds>, BusError> {
+    let mut stretches = BTreeMap::new();
     for number in numbers {
         let partition = Partition::of(Topic::Observations, number);
         let marks = retried(|| bus.watermarks(partition)).await?;
@@ -75,12 +75,25 @@ pub(crate) async fn fold_observations(
             Some(group) => retried(|| bus.committed(group, partition)).await?,
         };
         // A group that never stood anywhere begins with what the rules can remember, and decides about it.
-        let to = stands.unwrap_or(from).clamp(marks.low, marks.high);
-        stretches.push((partition, from.min(to), to));
-        on.push((partition, to));
+        let through = stands.unwrap_or(from).clamp(marks.low, marks.high);
+        stretches.insert(number, Bounds { from: from.min(through), through });
     }
-    replay(bus, stretches, take).await?;
-    Ok(on)
+    Ok(stretches)
+}
+
+/// Folds stretches of observations into `take`, what of them `known` holds already left out; answers where to read on.
+pub(crate) async fn fold_observations(
+    bus: &Arc<dyn EventBus>,
+    stretches: &BTreeMap<i32, Bounds>,
+    known: &BTreeMap<i32, Offset>,
+    take: impl FnMut(&Event),
+) -> Result<Positions, BusError> {
+    let of = |number: &i32| Partition::of(Topic::Observations, *number);
+    let from = |(number, bounds): (&i32, &Bounds)| {
+        (of(number), known.get(number).copied().unwrap_or(bounds.from), bounds.through)
+    };
+    replay(bus, stretches.iter().map(from).collect(), take).await?;
+    Ok(stretches.iter().map(|(number, bounds)| (of(number), bounds.through)).collect())
 }
 
 /// Decides for the owned partitions until the tenure ends.
@@ -88,6 +101,7 @@ pub(crate) async fn decide(
     held: Arc<Tenure>,
     plan: Arc<Plan>,
     channels: Arc<Channels>,
+    snapshots: Arc<Snapshots>,
     ready: Arc<AtomicBool>,
 ) -> Result<(), BusError> {
     let bus = held.bus().clone();
@@ -95,14 +109,18 @@ pub(crate) async fn decide(
     engine.own_where(|service| held.owns(service));
     let mut notifier = Notifier::new(plan.clone());
 
-    let mut on = fold_decisions(&bus, |event| {
+    let since = Utc::now() - TimeDelta::from_std(lookback(&plan)).unwrap_or(TimeDelta::days(1));
+    let stretches = remembered(&bus, held.owned(), since, Some(GROUP)).await?;
+    let decisions = fold_decisions(&bus, |event| {
         engine.fold(event);
         notifier.fold(event);
-    })
-    .await?;
-    let since = Utc::now() - TimeDelta::from_std(lookback(&plan)).unwrap_or(TimeDelta::days(1));
+    });
+    let (on, snapshot) = tokio::join!(decisions, snapshots.read(&bus, &stretches));
+    let mut on = on?;
     engine.seen_since(since);
-    on.extend(fold_observations(&bus, held.owned(), since, Some(GROUP), |event| engine.fold(event)).await?);
+    let known = take_up(&mut engine, snapshot);
+    on.extend(fold_observations(&bus, &stretches, &known, |event| engine.fold(event)).await?);
+    let mut writing = Writing::new(snapshots, &stretches);
     let mut feed = Feed::start(&bus, on);
     let mut deliveries = JoinSet::new();
     let mut telling = HashSet::new();
@@ -152,6 +170,7 @@ pub(crate) async fn decide(
                     decided.extend(engine.handle(event, Utc::now()));
                 }
                 if input.partition.stream == rebound_ingest::bus::Stream::Events(Topic::Observations) {
+                    writing.stands(input.partition.number, input.next);
                     uncommitted.insert(input.partition, input.next);
                 }
                 decided
@@ -170,6 +189,10 @@ pub(crate) async fn decide(
             },
             _ = commit.tick(), if !uncommitted.is_empty() => {
                 held.advance(&mut uncommitted, &mut advancing);
+                continue;
+            }
+            () = writing.turn() => {
+                writing.write_on(&bus, &engine);
                 continue;
             }
             Some(done) = advancing.join_next() => match done {
@@ -193,7 +216,7 @@ pub(crate) async fn decide(
 
 /// Says so when somebody pauses, or resumes, what the plan does not have: they believe that it stopped.
 fn warn_of_scope(event: &Event, plan: &Plan) {
-    if let Some(fault) = Scope::of(&event.data).and_then(|scope| scope.fault(plan)) {
-        tracing::warn!(kind = %event.kind(), id = %event.id, "stops nothing and lets nothing go on: {fault}");
+    if let Some((fault, remedy)) = Scope::of(&event.data).and_then(|scope| scope.fault(plan)) {
+        tracing::warn!(kind = %event.kind(), id = %event.id, "stops nothing and lets nothing go on: {fault}: {remedy}");
     }
 }

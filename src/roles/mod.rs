@@ -4,6 +4,7 @@
 //! from outside (probes, intake), then what decides and acts, then the log writer, which is given time to write down
 //! what is on the bus.
 
+pub(crate) mod adopted;
 pub(crate) mod alert;
 mod clock;
 pub(crate) mod figures;
@@ -11,6 +12,7 @@ pub(crate) mod moves;
 pub(crate) mod publish;
 pub(crate) mod recover;
 mod seat;
+mod snapshot;
 pub(crate) mod tenure;
 pub(crate) mod view;
 
@@ -37,8 +39,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::Done;
 use crate::config::{BusKind, Config};
-use crate::http::{Listener, Readiness, Served};
+use crate::http::guard::Tokens;
+use crate::http::speak::Speaker;
+use crate::http::{Listener, Readiness, Served, recoveries};
 use seat::{Seat, Span};
+use snapshot::Snapshots;
 use view::View;
 
 /// One kind of work that a process can do.
@@ -179,7 +184,7 @@ impl Process {
     /// Starts the roles.
     pub(crate) async fn start(&mut self) -> Result<()> {
         let mut registry = Registry::default();
-        let token = crate::http::token(self.config.http.token_file.as_deref())?;
+        let tokens = Tokens::read(&self.config.http)?;
         let stop = |stage: Stage| self.stops[&stage].clone();
         let (sources, deciders, log, http) =
             (stop(Stage::Sources), stop(Stage::Deciders), stop(Stage::Log), stop(Stage::Http));
@@ -200,23 +205,31 @@ impl Process {
         if self.has(Role::Intake) {
             let mut settings = IntakeSettings::default();
             settings.labels.service = vec![self.config.http.alertmanager_label.clone()];
+            // Where tokens have names, who says something of a recovery is who shows one.
+            settings.rules.named_words = !self.config.http.token.is_empty();
             let intake = Intake::new(self.handle.bus.clone(), settings, IntakeMetrics::new(&mut registry));
             api = api.merge(intake::router(intake));
         }
         if self.has(Role::Serve) {
             let figures = figures::Figures::new(&mut registry);
             let (view, bus, ready) = (self.handle.view.clone(), self.handle.bus.clone(), self.readiness.role("serve"));
-            api = api.merge(view::router(view.clone())).merge(moves::router(view.clone(), bus.clone()));
+            let speaker = Arc::new(Speaker::new(view.clone(), bus.clone(), ready.clone()));
+            api = api.merge(view::router(view.clone())).merge(moves::router(speaker.clone()));
+            api = api.merge(recoveries::router(speaker));
+            let snapshots = self.handle.plan.as_deref().map(|plan| Arc::new(Snapshots::new(&self.config, plan)));
             let stop = deciders.clone();
             self.spawn(Stage::Deciders, "serve", async move {
                 tokio::select! {
                     () = stop.cancelled() => Ok(()),
-                    result = view::follow(view.clone(), bus, ready) => result.context("the state of the services"),
+                    result = view::follow(view.clone(), bus, snapshots, ready) => result.context("the state of the services"),
                     () = figures.keep(&view) => Ok(()),
                 }
             });
         }
         if let Some(plan) = self.handle.plan.clone() {
+            if self.has(Role::Alert) || self.has(Role::Recover) {
+                adopted::tell(self.handle.bus.clone(), plan.clone(), chrono::Utc::now());
+            }
             self.start_deciders(&plan, &deciders);
             if self.has(Role::Probe) {
                 let site = self.config.probe.site.as_deref().map(SiteId::new).transpose();
@@ -237,7 +250,7 @@ impl Process {
             registry: Arc::new(registry),
             readiness: self.readiness.clone(),
             stopping: self.stops[&Stage::Sources].clone(),
-            token,
+            tokens,
         };
         if let Some(listener) = self.listener.take() {
             let router = crate::http::router(served, api);
@@ -250,9 +263,10 @@ impl Process {
     fn start_deciders(&mut self, plan: &Arc<Plan>, stop: &CancellationToken) {
         if let Some(channels) = self.channels.clone() {
             let seat = self.seat("alert", alert::GROUP, Topic::Observations, Span::All, stop);
-            let plan = plan.clone();
+            let (plan, snapshots) = (plan.clone(), Arc::new(Snapshots::new(&self.config, plan)));
             self.spawn(Stage::Deciders, "alert", async move {
-                let tenure = move |held, folded| alert::decide(held, plan.clone(), channels.clone(), folded);
+                let tenure =
+                    move |held, folded| alert::decide(held, plan.clone(), channels.clone(), snapshots.clone(), folded);
                 seat.serve(tenure).await.context("alerting")
             });
         }

@@ -2,34 +2,32 @@
 //! and what became of it.
 //!
 //! A move that may not begin is refused here, with the reason, and `recovery.declined` says who asked. One that is
-//! asked for is put on the bus as `recovery.requested`, and is then decided and run like any other recovery; its
-//! readiness is asked again there.
+//! asked for is said like any request for a recovery ([`crate::http::speak`]), and is then decided and run like one;
+//! its readiness is asked again there.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use chrono::{SubsecRound, Utc};
+use rebound_alerting::desk::{Target, Word};
 use rebound_alerting::moves::{Course, Readiness, StepAhead, choose};
 use rebound_alerting::sites::Load;
-use rebound_ingest::bus::{EventBus, Stream};
-use rebound_schemas::event::{RecoveryDeclined, RecoveryRequested};
-use rebound_schemas::{Event, EventData, EventId, IncidentId, ProcedureId, ServiceId, SiteId, Source};
+use rebound_schemas::event::RecoveryDeclined;
+use rebound_schemas::{Event, EventId, IncidentId, ProcedureId, ServiceId, SiteId, Source};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::tenure::record;
 use super::view::View;
+use crate::http::problem::Problem;
+use crate::http::speak::{Asking, BODY_BYTES, Speaker, query};
 
-/// The `source` of requests for moves.
+/// The `source` of what is said of moves that may not begin.
 const SOURCE: &str = "rebound/moves";
-/// Longest name and longest comment of who asks, in bytes.
-const NAME_BYTES: usize = 200;
-const COMMENT_BYTES: usize = 2000;
 
 /// One site, as `/api/v1/sites` answers it.
 #[derive(Debug, Serialize)]
@@ -60,10 +58,10 @@ pub(crate) struct Wanted {
 pub(crate) struct Asked {
     #[serde(flatten)]
     pub(crate) wanted: Wanted,
-    /// Who asks.
-    pub(crate) by: String,
+    /// Who asks; a token with a name says it first.
+    pub(crate) by: Option<String>,
     /// Why.
-    pub(crate) comment: String,
+    pub(crate) comment: Option<String>,
     /// Only tell what would be done.
     #[serde(default)]
     pub(crate) dry_run: bool,
@@ -72,12 +70,11 @@ pub(crate) struct Asked {
 /// What `POST /api/v1/move` answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Answer {
-    /// The move, where there is one.
-    pub(crate) ahead: Option<Ahead>,
-    /// Why it was not asked for.
-    pub(crate) error: Option<String>,
+    pub(crate) ahead: Ahead,
     /// The request, as `/api/v1/requests/ID` knows it.
-    pub(crate) request: Option<EventId>,
+    pub(crate) request: EventId,
+    /// Whether it had been asked for before, under the same key.
+    pub(crate) repeated: bool,
 }
 
 /// A move as it would be made now.
@@ -95,21 +92,19 @@ pub(crate) struct Ahead {
 }
 
 /// What the handlers share.
-#[derive(Clone)]
-struct Desk {
-    view: Arc<View>,
-    bus: Arc<dyn EventBus>,
-}
+type Desk = State<Arc<Speaker>>;
 
-pub(crate) fn router(view: Arc<View>, bus: Arc<dyn EventBus>) -> Router {
+pub(crate) fn router(speaker: Arc<Speaker>) -> Router {
     Router::new()
         .route("/api/v1/sites", get(sites))
         .route("/api/v1/move", get(ahead).post(ask))
         .route("/api/v1/requests/{id}", get(course))
-        .with_state(Desk { view, bus })
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .with_state(speaker)
 }
 
-async fn sites(State(Desk { view, .. }): State<Desk>) -> Json<Vec<SiteRow>> {
+async fn sites(State(desk): Desk) -> Json<Vec<SiteRow>> {
+    let view = &desk.view;
     let Some(plan) = view.plan() else { return Json(Vec::new()) };
     let folded = view.lock();
     let rows = plan.sites().keys().map(|site| {
@@ -129,109 +124,83 @@ async fn sites(State(Desk { view, .. }): State<Desk>) -> Json<Vec<SiteRow>> {
     Json(rows.collect())
 }
 
-impl Desk {
-    fn ahead(&self, wanted: &Wanted) -> Result<Ahead, String> {
-        let plan = self.view.plan().ok_or("there is no plan")?;
-        let moving = choose(plan, &wanted.what, &wanted.to, wanted.back, wanted.procedure.as_ref());
-        let moving = moving.map_err(|error| error.to_string())?;
-        let now = Utc::now();
-        let steps = moving.steps(plan, now).map_err(|error| error.to_string())?;
-        let readiness = {
-            let folded = self.view.lock();
-            let under_way = folded.under_way(moving.carrier, now);
-            moving.readiness(plan, &folded.sites, &folded.pauses, under_way.as_ref(), now)
-        };
-        Ok(Ahead {
-            procedure: moving.procedure.id.clone(),
-            carrier: moving.carrier.clone(),
-            from: moving.moved.from.clone(),
-            to: moving.moved.to.clone(),
-            services: moving.services.into_iter().cloned().collect(),
-            steps,
-            readiness,
-        })
-    }
-
-    /// The request for a move.
-    fn request(ahead: &Ahead, asked: &Asked) -> EventData {
-        RecoveryRequested {
-            by: asked.by.clone(),
-            comment: asked.comment.clone(),
-            procedure: Some(ahead.procedure.clone()),
-            inputs: BTreeMap::new(),
-            dry_run: asked.dry_run,
-            overrides: Vec::new(),
-        }
-        .into()
-    }
-
-    /// Puts what somebody asked for, or that it was refused, on the bus; it is durable when this answers.
-    async fn say(
-        &self,
-        carrier: &ServiceId,
-        data: impl FnOnce(&EventId) -> EventData,
-    ) -> Result<EventId, Box<dyn std::error::Error + Send + Sync>> {
-        let now = Utc::now().trunc_subsecs(6);
-        let request = EventId::derive(carrier.as_str(), &format!("move-{}", now.timestamp_micros()));
-        let data = data(&request);
-        let id = match &data {
-            EventData::RecoveryDeclined(_) => EventId::derive(request.as_str(), "declined"),
-            _ => request.clone(),
-        };
-        let (source, plan) = (Source::new(SOURCE)?, self.view.plan().map(|plan| plan.version().clone()));
-        let event = Event { id, source, subject: carrier.clone(), occurred_at: now, plan, data };
-        let stream = Stream::Events(event.kind().topic());
-        self.bus.append(stream, vec![record(&event)]).await?;
-        Ok(request)
-    }
+/// The move that is wanted, as it would be made now.
+fn find(view: &View, wanted: &Wanted) -> Result<Ahead, Problem> {
+    let none = |error: String| Problem::invalid(error, "`rebound check` shows the moves that the plan has");
+    let plan = view.plan().ok_or_else(|| none("there is no plan here".to_owned()))?;
+    let moving = choose(plan, &wanted.what, &wanted.to, wanted.back, wanted.procedure.as_ref());
+    let moving = moving.map_err(|error| none(error.to_string()))?;
+    let now = Utc::now();
+    let steps = moving.steps(plan, now).map_err(|error| none(error.to_string()))?;
+    let readiness = {
+        let folded = view.lock();
+        let under_way = folded.desk.under_way(moving.carrier);
+        moving.readiness(plan, &folded.sites, folded.desk.paused(), under_way, now)
+    };
+    Ok(Ahead {
+        procedure: moving.procedure.id.clone(),
+        carrier: moving.carrier.clone(),
+        from: moving.moved.from.clone(),
+        to: moving.moved.to.clone(),
+        services: moving.services.into_iter().cloned().collect(),
+        steps,
+        readiness,
+    })
 }
 
-async fn ahead(State(desk): State<Desk>, Query(wanted): Query<Wanted>) -> Response {
-    match desk.ahead(&wanted) {
-        Ok(ahead) => Json(ahead).into_response(),
-        Err(error) => (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "error": error }))).into_response(),
-    }
+async fn ahead(State(desk): Desk, wanted: Result<Query<Wanted>, QueryRejection>) -> Result<Json<Ahead>, Problem> {
+    desk.folded()?;
+    let wanted = query(wanted, "what=SITE|SERVICE and to=SITE; back=true and procedure=NAME where they are meant")?;
+    find(&desk.view, &wanted).map(Json)
 }
 
 /// | the move | answer |
 /// |---|---|
 /// | there is none, or nobody says who asks and why | 422 |
-/// | may not begin, and is no dry run | 409, and `recovery.declined` |
+/// | may not begin, and is no dry run | 409 with what it would be, and `recovery.declined` |
 /// | may begin, or is a dry run | 202 when the request is durable |
 /// | the bus is away | 503 |
-async fn ask(State(desk): State<Desk>, Json(asked): Json<Asked>) -> (StatusCode, Json<Answer>) {
-    let refused = |status, ahead, error: String| (status, Json(Answer { ahead, error: Some(error), request: None }));
-    if [&asked.by, &asked.comment].iter().any(|text| text.trim().is_empty()) {
-        let error = "say who asks and why: neither may be empty".to_owned();
-        return refused(StatusCode::UNPROCESSABLE_ENTITY, None, error);
-    }
-    if asked.by.len() > NAME_BYTES || asked.comment.len() > COMMENT_BYTES {
-        let error = format!("who asks has at most {NAME_BYTES} bytes, and why at most {COMMENT_BYTES}");
-        return refused(StatusCode::UNPROCESSABLE_ENTITY, None, error);
-    }
-    let ahead = match desk.ahead(&asked.wanted) {
-        Ok(ahead) => ahead,
-        Err(error) => return refused(StatusCode::UNPROCESSABLE_ENTITY, None, error),
-    };
+async fn ask(State(desk): Desk, asking: Asking) -> Result<(StatusCode, Json<Answer>), Problem> {
+    let Asked { wanted, by, comment, dry_run } = asking.body()?;
+    desk.folded()?;
+    let ahead = find(&desk.view, &wanted)?;
+    let target = Target { name: None, service: Some(ahead.carrier.clone()), procedure: Some(ahead.procedure.clone()) };
+    let word = Word::Run { target, inputs: BTreeMap::new(), dry_run, overrides: Vec::new() };
+    let said = asking.said(word, by, comment)?;
+    said.check()?;
     let missing: Vec<&str> = ahead.readiness.iter().filter(|c| !c.held).map(|c| c.detail.as_str()).collect();
-    let reason = (!missing.is_empty() && !asked.dry_run).then(|| missing.join("; "));
-    let said = desk.say(&ahead.carrier, |request| match &reason {
-        None => Desk::request(&ahead, &asked),
-        Some(reason) => {
-            let (from, to, comment) = (&ahead.from, &ahead.to, &asked.comment);
-            let reason = format!("a move from {from} to {to} ({comment}): {reason}");
-            RecoveryDeclined { request: request.clone(), by: asked.by.clone(), reason, restraint: None }.into()
-        }
-    });
-    match (said.await, reason) {
-        (Ok(_), Some(reason)) => refused(StatusCode::CONFLICT, Some(ahead), reason),
-        (Ok(request), None) => {
-            (StatusCode::ACCEPTED, Json(Answer { ahead: Some(ahead), error: None, request: Some(request) }))
-        }
-        (Err(error), _) => refused(StatusCode::SERVICE_UNAVAILABLE, Some(ahead), error.to_string()),
+    // What was asked for before is under way, and therefore not ready.
+    let repeated = desk.view.with_desk(|desk| desk.repeated(&said))?.is_some();
+    if !missing.is_empty() && !dry_run && !repeated {
+        let reason = missing.join("; ");
+        let Ahead { from, to, .. } = &ahead;
+        let told = format!("a move from {from} to {to} ({}): {reason}", said.comment.as_deref().unwrap_or_default());
+        desk.append(&declined(&desk.view, &ahead.carrier, said.by, told)).await?;
+        let remedy = "see to that and ask again; a dry run tells what it would do";
+        return Err(Problem::new(StatusCode::CONFLICT, reason, remedy).with("ahead", json!(ahead)));
+    }
+    let (request, repeated) = desk.speak(&said).await?;
+    Ok((StatusCode::ACCEPTED, Json(Answer { ahead, request, repeated })))
+}
+
+/// Says that a move was asked for and refused.
+fn declined(view: &View, carrier: &ServiceId, by: String, reason: String) -> Event {
+    let now = Utc::now().trunc_subsecs(6);
+    let request = EventId::derive(carrier.as_str(), &format!("move-{}", now.timestamp_micros()));
+    Event {
+        id: EventId::derive(request.as_str(), "declined"),
+        source: Source::new(SOURCE).expect("the source's name follows the rule for sources"),
+        subject: carrier.clone(),
+        occurred_at: now,
+        plan: view.plan().map(|plan| plan.version().clone()),
+        data: RecoveryDeclined { request, by, reason, restraint: None }.into(),
     }
 }
 
-async fn course(State(desk): State<Desk>, Path(id): Path<EventId>) -> Result<Json<Course>, StatusCode> {
-    desk.view.lock().courses.of(&id).cloned().map(Json).ok_or(StatusCode::NOT_FOUND)
+async fn course(State(desk): Desk, Path(id): Path<String>) -> Result<Json<Course>, Problem> {
+    let course = id.parse().ok().and_then(|id: EventId| desk.view.lock().courses.of(&id).cloned());
+    course.map(Json).ok_or_else(|| {
+        let remedy = "it was asked for long ago, elsewhere, or is on its way: `rebound recovery list` shows what is";
+        Problem::new(StatusCode::NOT_FOUND, format!("no request {id} is known"), remedy)
+    })
 }

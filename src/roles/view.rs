@@ -2,6 +2,7 @@
 //!
 //! It decides nothing and commits no position: a view starts by folding the past anew, like everybody else.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,9 +10,9 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use chrono::{DateTime, TimeDelta, Utc};
+use rebound_alerting::desk::Desk;
 use rebound_alerting::engine::{Engine, RecoveryState, ServiceStatus, lookback};
 use rebound_alerting::moves::Courses;
-use rebound_alerting::pause::Pauses;
 use rebound_alerting::sites::Sites;
 use rebound_alerting::threshold::Health;
 use rebound_ingest::bus::{BusError, EventBus};
@@ -20,7 +21,8 @@ use rebound_schemas::plan::Plan;
 use rebound_schemas::{Event, IncidentId, RecoveryId, ServiceId, TierId};
 use serde::Serialize;
 
-use super::alert::{fold_decisions, fold_observations};
+use super::alert::{fold_decisions, fold_observations, remembered};
+use super::snapshot::{Snapshots, take_up};
 use super::tenure::Feed;
 
 /// State of a service as people read it.
@@ -90,7 +92,7 @@ pub(super) struct Folded {
     engine: Option<Engine>,
     record: Record,
     pub(super) sites: Sites,
-    pub(super) pauses: Pauses,
+    pub(super) desk: Desk,
     pub(super) courses: Courses,
 }
 
@@ -101,15 +103,6 @@ pub(crate) struct View {
     folded: Mutex<Folded>,
 }
 
-impl Folded {
-    /// The recovery of a service that waits or runs; a dry run does neither.
-    pub(super) fn under_way(&self, service: &ServiceId, now: DateTime<Utc>) -> Option<RecoveryId> {
-        let status = self.engine.as_ref()?.status(service, now)?;
-        let open = status.recovery.filter(|recovery| !matches!(recovery.state, RecoveryState::Finished(_)));
-        open.map(|recovery| recovery.id).filter(|id| !id.is_dry_run())
-    }
-}
-
 impl View {
     pub(crate) fn new(plan: Option<Arc<Plan>>) -> Self {
         let engine = plan.clone().map(|plan| {
@@ -118,8 +111,8 @@ impl View {
             engine.own_where(|_| true);
             engine
         });
-        let (record, sites, pauses, courses) = Default::default();
-        Self { plan, folded: Mutex::new(Folded { engine, record, sites, pauses, courses }) }
+        let (record, sites, desk, courses) = Default::default();
+        Self { plan, folded: Mutex::new(Folded { engine, record, sites, desk, courses }) }
     }
 
     pub(crate) fn plan(&self) -> Option<&Plan> {
@@ -135,7 +128,7 @@ impl View {
         for event in events {
             folded.record.evolve(event);
             folded.sites.evolve(event);
-            folded.pauses.evolve(event);
+            folded.desk.evolve(event);
             folded.courses.evolve(event);
             if let Some(engine) = &mut folded.engine {
                 engine.fold(event);
@@ -180,6 +173,16 @@ impl View {
         }
     }
 
+    /// Looks at what people may speak about.
+    pub(crate) fn with_desk<T>(&self, look: impl FnOnce(&Desk) -> T) -> T {
+        look(&self.lock().desk)
+    }
+
+    /// Takes what was said here before it comes back over the bus, so that the next who speaks knows of it.
+    pub(crate) fn note(&self, event: &Event) {
+        self.lock().desk.evolve(event);
+    }
+
     /// Looks at the incidents and recoveries so far.
     pub(crate) fn with_record<T>(&self, look: impl FnOnce(&Record) -> T) -> T {
         look(&self.lock().record)
@@ -192,14 +195,31 @@ impl View {
 }
 
 /// Folds the past into the view, then what comes, until it fails.
-pub(crate) async fn follow(view: Arc<View>, bus: Arc<dyn EventBus>, ready: Arc<AtomicBool>) -> Result<(), BusError> {
+pub(crate) async fn follow(
+    view: Arc<View>,
+    bus: Arc<dyn EventBus>,
+    snapshots: Option<Arc<Snapshots>>,
+    ready: Arc<AtomicBool>,
+) -> Result<(), BusError> {
     let take = |event: &Event| view.take(std::slice::from_ref(event));
-    let mut on = fold_decisions(&bus, take).await?;
     let lookback = view
         .plan
         .as_deref()
         .map_or(TimeDelta::zero(), |plan| TimeDelta::from_std(lookback(plan)).unwrap_or(TimeDelta::days(1)));
-    on.extend(fold_observations(&bus, 0..bus.partitions(), Utc::now() - lookback, None, take).await?);
+    let stretches = remembered(&bus, 0..bus.partitions(), Utc::now() - lookback, None).await?;
+    let snapshot = async {
+        match &snapshots {
+            Some(snapshots) => snapshots.read(&bus, &stretches).await,
+            None => BTreeMap::new(),
+        }
+    };
+    let (on, snapshot) = tokio::join!(fold_decisions(&bus, take), snapshot);
+    let mut on = on?;
+    let known = match &mut view.lock().engine {
+        Some(engine) => take_up(engine, snapshot),
+        None => BTreeMap::new(),
+    };
+    on.extend(fold_observations(&bus, &stretches, &known, take).await?);
     ready.store(true, Ordering::Release);
     let mut feed = Feed::start(&bus, on);
     loop {

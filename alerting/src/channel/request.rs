@@ -186,7 +186,11 @@ fn pagerduty_body(key: &str, notice: &Notice, words: &Words) -> Value {
     let action = match one.told.transition {
         Transition::Resolved => "resolve",
         Transition::Acknowledged => "acknowledge",
-        Transition::Raised | Transition::Repeated | Transition::Escalated | Transition::Unacknowledged => "trigger",
+        Transition::Raised
+        | Transition::Repeated
+        | Transition::Escalated
+        | Transition::Demoted
+        | Transition::Unacknowledged => "trigger",
     };
     let mut details = json!({
         "text": shorten(&words.body, 4000),
@@ -228,7 +232,7 @@ fn opsgenie(notice: &Notice, words: &Words) -> Request {
     match one.told.transition {
         Transition::Resolved => Request { path: on("close"), query, body: note },
         Transition::Acknowledged => Request { path: on("acknowledge"), query, body: note },
-        Transition::Escalated => Request { path: on("notes"), query, body: note },
+        Transition::Escalated | Transition::Demoted => Request { path: on("notes"), query, body: note },
         Transition::Raised | Transition::Repeated | Transition::Unacknowledged => {
             let priority = match one.severity {
                 Severity::Critical => "P1",

@@ -87,6 +87,7 @@ fn pagerduty_is_sent_events_of_its_api_v2() {
     for (transition, action) in [
         (Transition::Repeated, "trigger"),
         (Transition::Escalated, "trigger"),
+        (Transition::Demoted, "trigger"),
         (Transition::Unacknowledged, "trigger"),
         (Transition::Acknowledged, "acknowledge"),
         (Transition::Resolved, "resolve"),
@@ -118,9 +119,12 @@ fn opsgenie_is_sent_alerts_by_alias() {
         "details": { "alert": "alr-1", "policy": "default", "first_failure_at": "2026-02-25T06:13:20.000Z" },
     });
     assert_eq!(create.body, want);
-    for (transition, action) in
-        [(Transition::Resolved, "close"), (Transition::Acknowledged, "acknowledge"), (Transition::Escalated, "notes")]
-    {
+    for (transition, action) in [
+        (Transition::Resolved, "close"),
+        (Transition::Acknowledged, "acknowledge"),
+        (Transition::Escalated, "notes"),
+        (Transition::Demoted, "notes"),
+    ] {
         let request = only(&shape, &told(transition));
         assert_eq!(request.path.unwrap(), format!("/v2/alerts/inc-1/{action}"));
         assert_eq!(request.query, Some("identifierType=alias"));

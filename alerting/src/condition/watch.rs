@@ -5,6 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rebound_schemas::event::{EventRef, Outcome, ProbeCompleted, SuppressionCause};
 use rebound_schemas::plan::{Effect, Limit, Measure, Pace};
 use rebound_schemas::{AlertId, Event, EventData, IncidentId};
+use serde::{Deserialize, Serialize};
 
 use super::{Judge, Objectives, percent};
 use crate::burn::Burn;
@@ -29,7 +30,8 @@ pub struct Warning {
 }
 
 /// What was seen of a condition at one service, and what was decided about it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Watch {
     /// Whether it fails the service.
     fails: bool,
@@ -41,8 +43,10 @@ pub struct Watch {
     /// The observation that last turned the signal on.
     turned_by: Option<EventRef>,
     /// The open warning.
+    #[serde(skip)]
     pub warning: Option<Box<Warning>>,
     /// The last one that was, and when it ended.
+    #[serde(skip)]
     pub closed: Option<Box<(AlertId, DateTime<Utc>)>>,
 }
 
@@ -75,6 +79,12 @@ impl Watch {
         }
     }
 
+    /// Takes what `other` has seen for its own; what was decided stays.
+    pub(crate) fn restore(&mut self, other: Self) {
+        let (warning, closed) = (self.warning.take(), self.closed.take());
+        *self = Self { warning, closed, ..other };
+    }
+
     /// Forgets what was seen; what was decided stays.
     pub fn forget(&mut self) {
         (self.streams, self.times, self.burn) = (Vec::new(), Vec::new(), None);
@@ -90,7 +100,7 @@ impl Watch {
         if let (Measure::BurnRate(objective, pace), EventData::ProbeCompleted(data)) =
             (&judge.condition.measure, &event.data)
         {
-            return self.burn(*objective, *pace, event, data);
+            return self.burn(judge, *objective, *pace, event, data);
         }
         let Some((stream, seen)) = judge.see(of, &event.subject, &event.data) else { return false };
         let at = match self.streams.iter().position(|(known, _)| **known == *stream) {
@@ -128,13 +138,13 @@ impl Watch {
         true
     }
 
-    fn burn(&mut self, objective: f64, pace: Pace, event: &Event, data: &ProbeCompleted) -> bool {
+    fn burn(&mut self, judge: &Judge, objective: f64, pace: Pace, event: &Event, data: &ProbeCompleted) -> bool {
         if data.outcome == Outcome::Degraded {
             return false;
         }
         let burn = self.burn.get_or_insert_with(|| Box::new(Burn::new(pace)));
         burn.observe(event.occurred_at, data.outcome == Outcome::Failed);
-        let holds = burn.burning(objective).is_some();
+        let holds = burn.burning(objective, judge.condition.at_least).is_some();
         self.turn(event, holds);
         true
     }
@@ -243,7 +253,7 @@ impl Watch {
                 (words, by, 0)
             }
             Measure::BurnRate(objective, _) => {
-                let burning = self.burn.as_ref().and_then(|burn| burn.burning(*objective));
+                let burning = self.burn.as_ref().and_then(|burn| burn.burning(*objective, judge.condition.at_least));
                 let words = burning.map(|burning| {
                     let (rate, hours) = ((burning.rate * 10.0).round() / 10.0, burning.pair.long / 60);
                     format!("the error budget of {} % burns {rate} times too fast over {hours}h", percent(*objective))

@@ -371,6 +371,18 @@ impl ServiceState {
         }
     }
 
+    /// The open incident, if what it rests on was not seen yet.
+    pub(super) fn inherited(&self) -> Option<&IncidentId> {
+        self.outage.as_deref().filter(|outage| outage.inherited).map(|outage| &outage.incident)
+    }
+
+    /// Says of which open incident it is not seen yet what it rests on: of no other than this.
+    pub(super) fn inherit(&mut self, inherited: Option<&IncidentId>) {
+        if let Some(outage) = &mut self.outage {
+            outage.inherited = inherited == Some(&outage.incident);
+        }
+    }
+
     fn mark(&mut self, alert: &AlertId, set: impl FnOnce(&mut Outage)) -> bool {
         let Some(outage) = self.outage.as_mut().filter(|outage| outage.alert == *alert) else { return false };
         set(outage);

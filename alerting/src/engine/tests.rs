@@ -8,6 +8,7 @@ mod promtool;
 mod properties;
 mod quiet;
 mod requests;
+mod snapshots;
 mod standing;
 mod withheld;
 mod world;

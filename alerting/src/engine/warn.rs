@@ -88,6 +88,7 @@ impl Engine {
         let severity = condition.warning_severity();
         if let Some(by) = self.suppression(at, now, severity) {
             if suppressed & cause_bit(by.cause) == 0 {
+                self.announce(at, &by, now, decided);
                 let id = EventId::derive(alert.as_str(), &format!("suppressed-{}", by.cause));
                 let data = AlertSuppressed { alert, incident, policy, condition: named, cause: by.cause, by: by.by };
                 self.append(at, id, now, data.into(), decided);

@@ -111,8 +111,9 @@ pub(super) fn rank(event: &Event) -> u8 {
     }
 }
 
-/// Chooses; `None` if nothing decided is about the subject (for a service: if nothing at all is).
-pub(super) fn story<'a>(subject: &Subject, events: &'a [Event]) -> Option<Story<'a>> {
+/// Chooses; `None` if nothing decided is about the subject (for a service: if nothing at all is, and it is not one of
+/// the plan's, of which that is to be told).
+pub(super) fn story<'a>(subject: &Subject, events: &'a [Event], in_plan: bool) -> Option<Story<'a>> {
     // Of one that is there twice, the first in any order: what says the same counts once.
     let mut once: BTreeMap<Pointer<'a>, &'a Event> = BTreeMap::new();
     for event in events {
@@ -249,14 +250,14 @@ pub(super) fn story<'a>(subject: &Subject, events: &'a [Event]) -> Option<Story<
     let mine = |event: &&&Event| event.kind().topic() == Topic::Observations && event.subject == service;
     let watched: Vec<&Event> = all.iter().filter(mine).copied().collect();
     let observed: Vec<&Event> = watched.iter().filter(seen).copied().collect();
-    if decided.is_empty() && (observed.is_empty() || !matches!(subject, Subject::Service { .. })) {
+    let of_service = matches!(subject, Subject::Service { .. });
+    if decided.is_empty() && !in_plan && (observed.is_empty() || !of_service) {
         return None;
     }
     let at_hand: BTreeSet<Pointer<'_>> =
         decided.iter().chain(&observed).chain(&others).map(|event| name(event)).collect();
     let missing = pointed.iter().filter(|of| !once.contains_key(*of)).count();
     let decided_under = decided.iter().rev().find_map(|event| event.plan.clone());
-    let of_service = matches!(subject, Subject::Service { .. });
     Some(Story { of_service, service, decided, observed, watched, others, decided_under, missing, at_hand })
 }
 

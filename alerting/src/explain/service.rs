@@ -1,7 +1,7 @@
 //! A service at a time: what it was, and why something or nothing happened.
 
 use chrono::{DateTime, Utc};
-use rebound_schemas::event::{EventRef, TriggerMode};
+use rebound_schemas::event::{EventRef, SuppressionCause, TriggerMode};
 use rebound_schemas::plan::Plan;
 use rebound_schemas::{Event, EventData, ServiceId, Topic};
 
@@ -76,7 +76,7 @@ pub(super) fn answers(
     }
     answers.extend(incidents(story));
     if let Some(suppression) = &status.suppression {
-        let told = |event: &&&Event| window_named(&event.data, &suppression.by);
+        let told = |event: &&&Event| window_named(&event.data, suppression.cause, &suppression.by);
         let window = story.decided.iter().chain(&story.others).rev().find(told);
         let text =
             window.map_or_else(|| format!("{} {}", suppression.cause, line(&suppression.by)), |w| words::sentence(w));
@@ -98,11 +98,12 @@ pub(super) fn answers(
     (format!("{} at {when}", word(status.health)), answers)
 }
 
-/// Whether this tells of the silence or the window of that name; the plan's own are told of for each service.
-fn window_named(data: &EventData, by: &str) -> bool {
-    match data {
-        EventData::SilenceCreated(data) => data.silence == by,
-        EventData::MaintenanceScheduled(data) => {
+/// Whether this tells of what suppresses: the silence of that name, or the window; the plan's own are told of for each
+/// service. A dependency may have the name of either.
+fn window_named(data: &EventData, cause: SuppressionCause, by: &str) -> bool {
+    match (cause, data) {
+        (SuppressionCause::Silence, EventData::SilenceCreated(data)) => data.silence == by,
+        (SuppressionCause::Maintenance, EventData::MaintenanceScheduled(data)) => {
             data.maintenance == by || data.maintenance.starts_with(&format!("{by}/"))
         }
         _ => false,

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::choose::payload;
 use crate::condition::percent;
+use crate::pause::Scope;
 
 /// `10:02:31`, with the day before it where that is another than `beside`'s. UTC.
 #[must_use]
@@ -64,7 +65,7 @@ fn said(by: &str, why: &str) -> String {
 }
 
 /// Why nothing is done, in words that follow "because" or stand alone.
-pub(super) fn withheld(data: &RecoveryWithheld, at: DateTime<Utc>) -> String {
+pub(crate) fn withheld(data: &RecoveryWithheld, at: DateTime<Utc>) -> String {
     let by = data.by.as_deref().map(line).unwrap_or_default();
     let until = data.until.map(|until| format!(" until {}", clock(until, at))).unwrap_or_default();
     let detail = data.detail.as_deref().map(line);
@@ -268,6 +269,20 @@ pub(super) fn sentence(event: &Event) -> String {
             let until = data.until.map(|t| format!(" until {}", clock(t, at))).unwrap_or_default();
             format!("{} paused {}{until}: {}", line(&data.by), scope(event), line(&data.reason))
         }
+        D::RecoveryResumed(data) => {
+            format!("{} resumed {}: {}", line(&data.by), scope(event), line(&data.reason))
+        }
+        D::ProcedureDemoted(data) => format!(
+            "procedure {} demoted, so people approve it from now on: {} of {} verified, and at least {} % of {} must be",
+            data.procedure,
+            data.succeeded,
+            count(data.attempts as usize, "attempt"),
+            percent(data.below),
+            data.over
+        ),
+        D::ProcedurePromoted(data) => {
+            format!("{} promoted procedure {}: {}", line(&data.by), data.procedure, line(&data.comment))
+        }
         D::RecoveryStarted(data) => format!("recovery started by {}", line(&data.runner)),
         D::StepStarted(data) => format!("step {}{}: {}", data.step, attempt(data.attempt), line(&data.action)),
         D::StepFinished(data) => {
@@ -310,6 +325,7 @@ pub(super) fn sentence(event: &Event) -> String {
         }
         D::FailoverStarted(data) => format!("moving from {} to {}", data.from_site, data.to_site),
         D::FaultInjected(data) => format!("fault injected: {} {}", line(&data.fault), line(&data.target)),
+        D::PlanAdopted(data) => format!("the plan {} is decided under", line(&data.name)),
         D::ImprovementOpened(data) => format!("improvement {}: {}", line(&data.improvement), line(&data.title)),
         _ => generic(event),
     }
@@ -317,13 +333,7 @@ pub(super) fn sentence(event: &Event) -> String {
 
 /// What a pause covers, by the members of its payload.
 fn scope(event: &Event) -> String {
-    let data = payload(event);
-    let named = [("service", "of"), ("site", "at site"), ("tier", "of tier"), ("procedure", "by procedure")];
-    let word = |(name, of): (&str, &str)| Some(format!(" {of} {}", line(data.get(name)?.as_str()?)));
-    match named.into_iter().filter_map(word).collect::<String>().as_str() {
-        "" => "every recovery".to_owned(),
-        words => format!("recoveries{words}"),
-    }
+    Scope::of(&event.data).unwrap_or_default().to_string()
 }
 
 fn generic(event: &Event) -> String {

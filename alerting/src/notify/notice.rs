@@ -54,7 +54,7 @@ pub struct Member {
     pub severity: Severity,
     /// One line: what happened.
     pub title: String,
-    /// What was seen, or why it was escalated.
+    /// What was seen, or why it was escalated or demoted.
     pub reason: String,
     /// Who took it, of what was taken.
     pub by: Option<String>,
@@ -278,18 +278,25 @@ impl Notifier {
         let alert = self.alerts.get(&told.alert);
         let service = alert.map_or(&event.subject, |alert| &alert.service).clone();
         let (escalated, acknowledged) = (self.escalated.get(&told.incident), self.acknowledged.get(&told.incident));
+        let demoted = self.demoted.get(&told.incident);
         let at = match told.transition {
             Transition::Raised => alert.map(|alert| alert.raised_at),
             Transition::Resolved => alert.and_then(|alert| alert.resolved_at),
             Transition::Escalated => escalated.map(|(at, _)| *at),
+            Transition::Demoted => demoted.map(|(at, _)| *at),
             Transition::Acknowledged => acknowledged.map(|(at, _)| *at),
             Transition::Repeated | Transition::Unacknowledged => None,
         };
         let seen = alert.map(|alert| alert.reason.clone()).unwrap_or_default();
-        let reason = match (told.transition, escalated) {
-            (Transition::Escalated, Some((_, reason))) if seen.is_empty() => reason.clone(),
-            (Transition::Escalated, Some((_, reason))) => format!("{reason}; it had failed by: {seen}"),
-            _ => seen,
+        let why = match told.transition {
+            Transition::Escalated => escalated,
+            Transition::Demoted => demoted,
+            _ => None,
+        };
+        let reason = match why {
+            Some((_, reason)) if seen.is_empty() => reason.clone(),
+            Some((_, reason)) => format!("{reason}; it had failed by: {seen}"),
+            None => seen,
         };
         let about = self.plan.services().get(&service);
         let mut member = Member {

@@ -185,8 +185,10 @@ impl Notifier {
     /// Somebody is to be woken by it.
     fn is_urgent(&self, candidate: &Candidate<'_>) -> bool {
         candidate.members.iter().any(|told| {
-            let wakes =
-                matches!(told.transition, Transition::Raised | Transition::Escalated | Transition::Unacknowledged);
+            let wakes = matches!(
+                told.transition,
+                Transition::Raised | Transition::Escalated | Transition::Demoted | Transition::Unacknowledged
+            );
             wakes && self.alerts.get(&told.alert).is_some_and(|alert| alert.severity == Severity::Critical)
         })
     }
@@ -246,6 +248,9 @@ impl Notifier {
         }
         if let Some((at, _)) = self.escalated.get(&alert.incident).filter(|_| !told.escalated) {
             push(*at, Transition::Escalated);
+        }
+        if let Some((at, _)) = self.demoted.get(&alert.incident).filter(|_| !told.demoted) {
+            push(*at, Transition::Demoted);
         }
         let follows = self.plan.channels().get(channel).is_some_and(|channel| follows_acknowledgements(&channel.kind));
         if let Some((at, _)) = self.acknowledged.get(&alert.incident).filter(|_| follows && !told.acknowledged) {

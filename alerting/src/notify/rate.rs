@@ -88,11 +88,11 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(10_000))]
+        #![proptest_config(crate::cases::cheap())]
 
         /// In any order of folding within what is unsettled; and no more than the rate allows ever finds a token.
         #[test]
-        fn the_order_of_folding_does_not_matter(mut times in prop::collection::vec(0..2000_i64, 0..100), seed in any::<u64>()) {
+        fn the_order_of_folding_does_not_matter(mut times in prop::collection::vec(0..2000_i64, 0..60), seed in any::<u64>()) {
             let fold = |times: &[i64]| {
                 let mut bucket = Bucket::default();
                 times.iter().for_each(|second| bucket.take(at(*second), RATE));

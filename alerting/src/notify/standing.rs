@@ -69,6 +69,10 @@ impl Standings {
         }
     }
 
+    pub(super) fn incident_of(&self, recovery: &RecoveryId) -> Option<&IncidentId> {
+        self.incident_of.get(recovery)
+    }
+
     pub(super) fn of(&self, incident: &IncidentId) -> Option<&Standing> {
         self.by_incident.get(incident)
     }

@@ -1,10 +1,10 @@
 //! The notifier by tables.
 
 use rebound_schemas::event::{
-    AlertRaised, AlertResolved, AlertSuppressed, IncidentAcknowledged, RecoveryEscalated, SuppressionCause,
+    AlertRaised, AlertResolved, AlertSuppressed, IncidentAcknowledged, ProcedureDemoted, RecoveryEscalated,
+    RecoveryTriggered, SuppressionCause, TriggerMode,
 };
-
-use rebound_schemas::EventId;
+use rebound_schemas::{EventId, ProcedureId, RecoveryId};
 
 use super::recent::{REMEMBERED, Recent};
 use super::*;
@@ -165,6 +165,64 @@ fn an_escalation_is_told_whichever_topic_is_folded_first() {
         notifier.fold(&escalated);
         assert!(tell(&mut notifier, 131).is_empty());
     }
+}
+
+/// A recovery by `restore` was triggered, ended badly, and the procedure was demoted for it.
+pub(super) fn demotion(service: &str, incident: &IncidentId, second: i64) -> [Event; 2] {
+    let procedure = ProcedureId::new("restore").unwrap();
+    let recovery = RecoveryId::new(&format!("rec-{incident}")).unwrap();
+    let triggered = RecoveryTriggered {
+        recovery: recovery.clone(),
+        incident: incident.clone(),
+        attempt: 1,
+        procedure: procedure.clone(),
+        method: None,
+        mode: TriggerMode::Auto,
+        first_failure_at: at(second),
+        not_before: None,
+        by: None,
+        reason: None,
+        error_class: None,
+        approve_until: None,
+        asked: None,
+    };
+    let (failed, newest) = (vec![recovery.clone()], recovery);
+    let demoted = ProcedureDemoted { procedure, succeeded: 1, attempts: 3, below: 0.8, over: 5, failed, newest };
+    let of = |what, data| testing::event(SOURCE, &format!("{what}-{incident}"), service, at(second), data);
+    [of("triggered", EventData::from(triggered)), of("demoted", demoted.into())]
+}
+
+#[test]
+fn a_demotion_is_told_once_to_whoever_was_told_of_the_outage() {
+    let mut notifier = notifier();
+    notifier.fold(&raised(100));
+    assert_eq!(tell(&mut notifier, 100), [(Transition::Raised, 0)]);
+    demotion("db", &ids().1, 110).iter().for_each(|event| notifier.fold(event));
+    let due = due(&mut notifier, 111);
+    let first = due[0].first();
+    assert_eq!(first.told.transition, Transition::Demoted);
+    assert_eq!(due[0].title(), "db at primary needs your yes from now on: its procedure was demoted");
+    assert_eq!(
+        first.reason,
+        "procedure restore worked in 1 of 3 recoveries, and at least 80 % of 5 must; it had failed by: refused"
+    );
+    assert!(first.ask.ends_with("rebound recovery promote restore --comment WHY"), "{}", first.ask);
+    assert_eq!(tell(&mut notifier, 111), [(Transition::Demoted, 0)]);
+    demotion("db", &ids().1, 110).iter().for_each(|event| notifier.fold(event));
+    assert!(tell(&mut notifier, 112).is_empty(), "delivered again");
+    // An escalation of the same incident is another matter.
+    let (incident, reason) = (ids().1, "gave up".into());
+    notifier.fold(&event(113, RecoveryEscalated { incident, recovery: None, attempts: 3, reason, stopped: None }));
+    assert_eq!(tell(&mut notifier, 113), [(Transition::Escalated, 0)]);
+}
+
+#[test]
+fn a_demotion_of_what_is_over_is_no_message() {
+    let mut notifier = notifier();
+    [raised(100), resolved(105)].iter().for_each(|event| notifier.fold(event));
+    demotion("db", &ids().1, 110).iter().for_each(|event| notifier.fold(event));
+    let told: Vec<_> = (0..3).flat_map(|second| tell(&mut notifier, 111 + second)).collect();
+    assert_eq!(told, [(Transition::Raised, 0), (Transition::Resolved, 0)]);
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! The notifier over generated histories: restarts at any point, lost acknowledgements, duplicates, failures.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use rebound_schemas::event::{AlertRaised, AlertResolved, IncidentAcknowledged};
 
+use super::tests::demotion;
 use super::*;
 use crate::SOURCE;
 use crate::testing;
@@ -58,6 +59,8 @@ enum Act {
     Fail(usize),
     Resolve(usize),
     Acknowledge(usize),
+    /// Its procedure is demoted; of one incident only once.
+    Demote(usize),
     /// Deliver what is due: taken or not, acknowledged or not.
     Deliver {
         taken: bool,
@@ -76,12 +79,13 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         3 => (0..5_usize).prop_map(Act::Fail),
         3 => (0..5_usize).prop_map(Act::Resolve),
         1 => (0..5_usize).prop_map(Act::Acknowledge),
+        1 => (0..5_usize).prop_map(Act::Demote),
         4 => (any::<bool>(), any::<bool>()).prop_map(|(taken, acknowledged)| Act::Deliver { taken, acknowledged }),
         2 => (0..64_usize).prop_map(Act::Redeliver),
         2 => any::<bool>().prop_map(|by_partition| Act::Restart { by_partition }),
         4 => (1..50_i64).prop_map(Act::Wait),
     ];
-    prop::collection::vec(act, 1..60)
+    prop::collection::vec(act, 1..40)
 }
 
 /// The durable log, the notifier over it, and a receiver that drops repeats by the key.
@@ -93,13 +97,15 @@ struct World {
     second: i64,
     open: [Option<(AlertId, IncidentId)>; 5],
     raised: Vec<(AlertId, String, bool)>,
+    demoted: BTreeSet<IncidentId>,
 }
 
 impl World {
     fn new(plan: Arc<Plan>) -> Self {
         let notifier = Notifier::new(plan.clone());
         let (log, received, raised) = (Vec::new(), BTreeMap::new(), Vec::new());
-        Self { plan, log, notifier, received, second: 1000, open: Default::default(), raised }
+        let (open, demoted) = Default::default();
+        Self { plan, log, notifier, received, second: 1000, open, raised, demoted }
     }
 
     fn append(&mut self, event: Event) {
@@ -159,6 +165,12 @@ impl World {
                 let data = IncidentAcknowledged { incident, by: "ann".into(), automated: false, comment: None };
                 self.append(event(&id, ["a", "b", "c", "d", "e"][*n], self.second, data));
             }
+            Act::Demote(n) => {
+                let Some((_, incident)) = self.open[*n].clone() else { return };
+                let said = demotion(["a", "b", "c", "d", "e"][*n], &incident, self.second);
+                said.into_iter().for_each(|event| self.append(event));
+                self.demoted.insert(incident);
+            }
             Act::Deliver { taken, acknowledged } => {
                 self.plan();
                 for notice in self.notifier.due() {
@@ -200,7 +212,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000), ..ProptestConfig::default() })]
+    #![proptest_config(crate::cases::cheap())]
 
     /// Each transition is told at least once, and at most once to a receiver that drops repeats by the key.
     #[test]
@@ -226,6 +238,13 @@ proptest! {
                 prop_assert_eq!(count(alert, channel, Transition::Raised), usize::from(channels.contains(&channel)));
                 let want = usize::from(*resolved && opened);
                 prop_assert_eq!(count(alert, channel, Transition::Resolved), want, "{} on {}", alert, channel);
+            }
+        }
+        for (alert, incident) in world.open.iter().flatten() {
+            for (channel, told) in [("ops", true), ("boss", count(alert, "boss", Transition::Unacknowledged) > 0)] {
+                let raised = told || count(alert, channel, Transition::Raised) > 0;
+                let want = usize::from(raised && world.demoted.contains(incident));
+                prop_assert_eq!(count(alert, channel, Transition::Demoted), want, "{} on {}", alert, channel);
             }
         }
         // What was settled is let go of.

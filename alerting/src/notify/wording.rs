@@ -8,13 +8,15 @@
 //! | unacknowledged | `db has failed at primary, and nobody has taken it for 15m` | `nobody has taken the warning for db at primary for 15m: …` |
 //! | acknowledged | `ann has taken the failure of db at primary` | `ann has taken the warning for db at primary` |
 //! | escalated | `db at primary needs you: Rebound could not bring it back` | – |
+//! | demoted | `db at primary needs your yes from now on: its procedure was demoted` | – |
 //! | resolved | `db has recovered at primary, after 3m 20s` | `the warning for db at primary is over, after 2h` |
 
 use chrono::{DateTime, TimeDelta, Utc};
-use rebound_schemas::event::{RecoveryStage, Severity, Standing, Transition, TriggerMode};
+use rebound_schemas::event::{ProcedureDemoted, RecoveryStage, Severity, Standing, Transition, TriggerMode};
 use rebound_schemas::plan::Plan;
 
 use super::notice::{Member, Notice};
+use crate::condition::percent;
 
 /// Members that a group's title names; the others are counted.
 const NAMED: usize = 3;
@@ -78,7 +80,7 @@ impl Member {
         if self.condition.is_some() {
             let warning = format!("warning for {service}{at}");
             return match self.told.transition {
-                Transition::Raised | Transition::Escalated => format!("{warning}: {reason}"),
+                Transition::Raised | Transition::Escalated | Transition::Demoted => format!("{warning}: {reason}"),
                 Transition::Repeated => format!("{warning}, for {lasted}: {reason}"),
                 Transition::Unacknowledged => format!("nobody has taken the {warning} for {lasted}: {reason}"),
                 Transition::Acknowledged => format!("{} has taken the {warning}", self.taken_by()),
@@ -91,6 +93,7 @@ impl Member {
             Transition::Unacknowledged => format!("{service} has failed{at}, and nobody has taken it for {lasted}"),
             Transition::Acknowledged => format!("{} has taken the failure of {service}{at}", self.taken_by()),
             Transition::Escalated => format!("{service}{at} needs you: Rebound could not bring it back"),
+            Transition::Demoted => format!("{service}{at} needs your yes from now on: its procedure was demoted"),
             Transition::Resolved => format!("{service} has recovered{at}, after {lasted}"),
         }
     }
@@ -137,6 +140,10 @@ impl Member {
             };
         };
         let named = named(standing);
+        let ended = matches!(standing.stage, RecoveryStage::Failed | RecoveryStage::Interrupted);
+        if self.told.transition == Transition::Demoted && ended {
+            return format!("Rebound's {named} was the last that ran by itself; the next waits for your yes.");
+        }
         match standing.stage {
             RecoveryStage::Waiting => format!("Rebound waits for your yes to run {named}."),
             RecoveryStage::Triggered => match standing.not_before.filter(|at| *at > self.at) {
@@ -168,10 +175,18 @@ impl Member {
             (Transition::Resolved | Transition::Acknowledged, ..) => String::new(),
             (_, Some(_), _) => format!("Look after {} before it fails.", self.service),
             (Transition::Escalated, None, _) => by_hand(),
+            (Transition::Demoted, None, standing) => {
+                let known = plan.services().get(&self.service).and_then(|service| service.procedure.as_ref());
+                let procedure = standing.map(|standing| &standing.procedure).or(known);
+                let procedure = procedure.map_or("PROCEDURE", |procedure| procedure.as_str());
+                format!(
+                    "See what waits (rebound recovery list) and say yes or no to it; when {procedure} is mended: rebound \
+                     recovery promote {procedure} --comment WHY"
+                )
+            }
             (_, None, Some(standing)) => match standing.stage {
                 RecoveryStage::Waiting => format!(
-                    "Say yes: rebound recovery approve {0} --by YOU (or no: rebound recovery reject {0} --by YOU \
-                     --reason WHY)",
+                    "Say yes: rebound recovery approve {0} (or no: rebound recovery reject {0} --comment WHY)",
                     standing.recovery
                 ),
                 RecoveryStage::Interrupted | RecoveryStage::Cancelled => by_hand(),
@@ -300,14 +315,24 @@ impl Notice {
     }
 }
 
+/// `procedure restore worked in 1 of 3 recoveries, and at least 80 % of 5 must`.
+pub(super) fn demotion(data: &ProcedureDemoted) -> String {
+    let ProcedureDemoted { procedure, succeeded, attempts, below, over, .. } = data;
+    let least = percent(*below);
+    format!(
+        "procedure {procedure} worked in {succeeded} of {attempts} recoveries, and at least {least} % of {over} must"
+    )
+}
+
 /// One, several, and which members are meant.
 type Counted = (&'static str, &'static str, fn(&Member) -> bool);
 
 /// `3 have failed at primary: api, db, web; 1 has recovered: cache`.
 fn group_title(members: &[Member]) -> String {
-    let kinds: [Counted; 8] = [
+    let kinds: [Counted; 9] = [
         ("has failed", "have failed", |m| m.condition.is_none() && m.told.transition == Transition::Raised),
         ("needs you", "need you", |m| m.condition.is_none() && m.told.transition == Transition::Escalated),
+        ("needs your yes", "need your yes", |m| m.told.transition == Transition::Demoted),
         ("is not taken", "are not taken", |m| m.told.transition == Transition::Unacknowledged),
         ("is still failing", "are still failing", |m| {
             m.condition.is_none() && m.told.transition == Transition::Repeated

@@ -121,8 +121,25 @@ fn what_the_plan_does_not_have_is_named_with_what_was_meant() {
         ("tier:tier-9", Some("\"tier-9\" is not a tier of the plan: did you mean \"tier-1\"?")),
         ("procedure:restart", Some("\"restart\" is not a procedure of the plan: the plan has none")),
     ] {
-        assert_eq!(scope(text).fault(&plan).as_deref(), fault, "{text:?}");
+        let found = scope(text).fault(&plan).map(|(what, remedy)| format!("{what}: {remedy}"));
+        assert_eq!(found.as_deref(), fault, "{text:?}");
     }
+}
+
+#[test]
+fn a_scope_is_told_in_words_and_stands_while_it_is_paused() {
+    for (text, words) in [
+        ("", "everything"),
+        ("site:one", "site one"),
+        ("tier:tier-1,site:one,procedure:restart", "site one and tier tier-1 and procedure restart"),
+        ("service:db", "service db"),
+    ] {
+        assert_eq!(scope(text).to_string(), words);
+    }
+    let pauses = fold(&[word(0, "", Some(Some(60))), word(1, "site:one", Some(None)), word(2, "site:two", None)]);
+    let standing = |second| pauses.in_force(at(second)).map(|(s, since, _)| (s.to_string(), since)).collect::<Vec<_>>();
+    assert_eq!(standing(59), [("everything".to_owned(), at(0)), ("site one".to_owned(), at(1))]);
+    assert_eq!(standing(60), [("site one".to_owned(), at(1))]);
 }
 
 #[test]

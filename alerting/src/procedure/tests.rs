@@ -152,6 +152,8 @@ pub(super) fn any_steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
+    #![proptest_config(crate::cases::cheap())]
+
     #[test]
     fn needs_come_first_whatever_the_order_written(steps in any_steps()) {
         let unfolded = unfold(&procedure(steps.clone()), &plan(), &placeholders()).unwrap().steps;

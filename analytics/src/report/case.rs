@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use rebound_schemas::event::{ErrorClass, RecoveryMethod, RecoveryOutcome, Severity};
+use rebound_schemas::event::{RecoveryMethod, RecoveryOutcome, Severity};
 use rebound_schemas::incident::{Incident, Recovery};
 use rebound_schemas::plan::Plan;
 use rebound_schemas::{RecoveryId, ServiceId};
 use serde::Serialize;
 
+use crate::mttr::seconds;
 use crate::surroundings::Surroundings;
 
 /// What is not known, as the name of a group.
@@ -24,7 +25,7 @@ pub enum Dimension {
     Tier,
     /// Its site by the present plan.
     Site,
-    /// The error class.
+    /// The cause, as whoever reported it puts it; the error class where only that is known.
     Cause,
     /// The method of the recovery that brought it back or, without one, that which the plan has for the service.
     Method,
@@ -74,8 +75,7 @@ impl Dimension {
     #[must_use]
     pub fn words(self) -> Vec<&'static str> {
         match self {
-            Self::Service | Self::Tier | Self::Site => Vec::new(),
-            Self::Cause => ErrorClass::ALL.iter().map(|word| word.as_str()).collect(),
+            Self::Service | Self::Tier | Self::Site | Self::Cause => Vec::new(),
             Self::Method => RecoveryMethod::ALL.iter().map(|word| word.as_str()).chain([UNKNOWN]).collect(),
             Self::Automation => vec!["automated", "manual", "open"],
             Self::Drill => vec!["drill", "real"],
@@ -150,6 +150,25 @@ impl Case {
         !self.incident.is_excluded() && !self.incident.is_impossible()
     }
 
+    /// How its recoveries ended that ran to an end; called off ones never ran.
+    pub fn ended(&self) -> impl Iterator<Item = RecoveryOutcome> + '_ {
+        self.outcomes.iter().copied().filter(|outcome| *outcome != RecoveryOutcome::Cancelled)
+    }
+
+    /// Data that was lost: t0 − newest recovered data, in seconds, at least 0.
+    #[must_use]
+    pub fn data_loss(&self) -> Option<f64> {
+        Some(seconds(self.incident.first_failure_at - self.data_until?).max(0.0))
+    }
+
+    /// Whether no more data was lost than the objective allows; `None` until it recovered or if that is not known.
+    #[must_use]
+    pub fn rpo_met(&self, plan: Option<&Plan>) -> Option<bool> {
+        self.incident.recovered_at?;
+        let rpo = plan?.services().get(&self.incident.service)?.rpo;
+        Some(self.data_loss()? <= rpo.as_secs_f64())
+    }
+
     /// What it is in a dimension.
     #[must_use]
     pub fn is(&self, dimension: Dimension, plan: Option<&Plan>) -> String {
@@ -157,7 +176,7 @@ impl Case {
             Dimension::Service | Dimension::Tier | Dimension::Site => {
                 return of_service(dimension, &self.incident.service, plan);
             }
-            Dimension::Cause => self.incident.error_class.as_str(),
+            Dimension::Cause => self.incident.cause.as_deref().unwrap_or(self.incident.error_class.as_str()),
             Dimension::Method => self.method.map_or(UNKNOWN, RecoveryMethod::as_str),
             Dimension::Automation if self.incident.recovered_at.is_none() => "open",
             Dimension::Automation if self.automated => "automated",

@@ -225,6 +225,21 @@ fn deployments_count_once_each_and_for_what_a_service_is() {
 }
 
 #[test]
+fn a_cause_in_words_goes_before_its_class() {
+    let mut events = [outage(1, "db", 0, 100), outage(2, "db", 1_000, 1_100), outage(3, "api", 0, 50)].concat();
+    for event in &mut events {
+        if let EventData::IncidentOpened(data) = &mut event.data {
+            data.cause = (event.subject.as_str() == "db").then(|| "disk full".to_owned());
+        }
+    }
+    let found = of(&events, None, 10_000, Some(Dimension::Cause), &[]);
+    let names: Vec<_> = found.groups.iter().map(|(name, figures)| (name.as_str(), figures.incidents)).collect();
+    assert_eq!(names, [("disk full", 2), ("network", 1)]);
+    let only = of(&events, None, 10_000, None, &[(Dimension::Cause, "disk full".into())]);
+    assert_eq!(only.all.incidents, 2);
+}
+
+#[test]
 fn groups_are_what_an_incident_is() {
     let mut events = vec![
         // Brought back by a procedure.

@@ -68,6 +68,8 @@ impl From<DecodeError> for Rejection {
 pub struct Rules {
     /// Also take the kinds that only Rebound itself decides: for imports of its own log, never for strangers.
     pub allow_decisions: bool,
+    /// Refuse what people say of recoveries: where tokens have names, they say it where the token says who.
+    pub named_words: bool,
 }
 
 /// An event's time may lie this far ahead of the intake's clock, in hours.
@@ -86,6 +88,13 @@ impl Rules {
                 "an observation, an incident, a maintenance window, a silence, an approval, a failover, a drill or an improvement",
             ));
         }
+        if self.named_words && is_word(kind) {
+            return Err(Rejection::new(
+                "/type",
+                format!("{kind} is said under one's own name here"),
+                "a request to /api/v1/recoveries, /api/v1/pause, /api/v1/resume or /api/v1/promote, as `rebound recovery` makes it",
+            ));
+        }
         let oldest = DateTime::from_timestamp(946_684_800, 0).unwrap_or_default();
         if event.occurred_at < oldest || event.occurred_at > now + TimeDelta::hours(MAX_AHEAD_HOURS) {
             let time = rebound_schemas::codec::format_time(event.occurred_at);
@@ -97,6 +106,19 @@ impl Rules {
         }
         Ok(())
     }
+}
+
+/// Whether it is what a person says of recoveries.
+fn is_word(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::RecoveryApproved
+            | Kind::RecoveryRejected
+            | Kind::RecoveryCancelled
+            | Kind::RecoveryPaused
+            | Kind::RecoveryResumed
+            | Kind::ProcedurePromoted
+    )
 }
 
 fn is_own_decision(kind: Kind) -> bool {
@@ -119,7 +141,8 @@ fn is_own_decision(kind: Kind) -> bool {
         | Kind::RecoveryVerified
         | Kind::RecoveryFinished
         | Kind::RecoveryEscalated
-        | Kind::ProcedureDemoted => true,
+        | Kind::ProcedureDemoted
+        | Kind::PlanAdopted => true,
         Kind::ProbeCompleted
         | Kind::ServiceLevelMeasured
         | Kind::ResourceMeasured

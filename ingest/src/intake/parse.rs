@@ -268,11 +268,12 @@ mod tests {
         assert_eq!(at("2026-03-02T12:00:00Z"), "1");
         assert_eq!(at("2026-03-02T12:00:01Z"), "/time");
         let approved = event(1, Kind::RecoveryApproved, &json!({"recovery": "rec-1", "by": "ann"}));
-        assert_eq!(check(approved, Rules::default()), "1");
+        assert_eq!(check(approved.clone(), Rules::default()), "1");
+        assert_eq!(check(approved, Rules { named_words: true, ..Rules::default() }), "/type");
         let started = json!({"recovery": "rec-1", "incident": "inc-1", "procedure": "p", "runner": "r"});
         let started = event(1, Kind::RecoveryStarted, &started);
         assert_eq!(check(started.clone(), Rules::default()), "/type");
-        assert_eq!(check(started, Rules { allow_decisions: true }), "1");
+        assert_eq!(check(started, Rules { allow_decisions: true, ..Rules::default() }), "1");
     }
 
     fn cdevent(type_name: &str, subject: &str, content: Value) -> Value {

@@ -102,6 +102,8 @@ words! {
         Resolved = "resolved",
         /// A recovery gave up and asks for people.
         Escalated = "escalated",
+        /// The procedure that would bring it back was demoted: people approve its recoveries from then on.
+        Demoted = "demoted",
         /// Somebody took its incident.
         Acknowledged = "acknowledged",
         /// Nobody took its incident in time: a step of the route's escalation.

@@ -6,7 +6,7 @@
 //! | no | | as recorded |
 //! | yes | none yet | as recorded: what goes on is never hidden |
 //! | yes | before the window's end | excluded |
-//! | yes | after it | t0 is the window's end |
+//! | yes | after it | t0 is the window's end; in another window by then, this table again |
 //!
 //! Does not depend on the order of events: of one window's tellings the newest counts, and a cancellation ends it at
 //! its own time if it is newer than that.
@@ -72,11 +72,20 @@ impl Windows {
     pub(super) fn restate(&self, incident: &mut Incident) {
         let t0 = incident.first_failure_at;
         let Some(recovered_at) = incident.recovered_at else { return };
-        let Some((name, until)) = self.covering(&incident.service, t0) else { return };
-        let excluded = recovered_at <= until;
-        if !excluded {
-            incident.first_failure_at = until;
+        // Where one window ends in another, the incident has been in maintenance all along.
+        let mut at = t0;
+        while let Some((name, until)) = self.covering(&incident.service, at) {
+            let excluded = recovered_at <= until;
+            if !excluded {
+                incident.first_failure_at = until;
+            }
+            let maintenance = incident.maintenance.take().map_or_else(|| name.clone(), |first| first.maintenance);
+            incident.maintenance = Some(Maintained { maintenance, excluded, original_first_failure_at: t0 });
+            if excluded {
+                incident.first_failure_at = t0;
+                return;
+            }
+            at = until;
         }
-        incident.maintenance = Some(Maintained { maintenance: name.clone(), excluded, original_first_failure_at: t0 });
     }
 }

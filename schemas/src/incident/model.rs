@@ -247,6 +247,8 @@ pub struct Recovery {
     pub approved_at: Option<DateTime<Utc>>,
     /// Who approved it.
     pub approved_by: Option<String>,
+    /// That a person refused it or called it off, or nobody approved it in time; the first of these.
+    pub refused: Option<Refusal>,
     /// When a runner began.
     pub started_at: Option<DateTime<Utc>>,
     /// Which runner.
@@ -267,6 +269,30 @@ pub struct Recovery {
     pub escalated_at: Option<DateTime<Utc>>,
     /// Its steps, by place in the order of execution, then attempt.
     pub steps: Vec<StepRun>,
+}
+
+/// How a recovery was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// It waited for approval, and a person rejected it.
+    Rejected,
+    /// A person called it off.
+    Cancelled,
+    /// Nobody approved it in time.
+    Expired,
+}
+
+/// That a recovery shall not run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// How.
+    pub how: Refused,
+    /// Who; nobody, where it expired.
+    pub by: Option<String>,
+    /// Why, where a person said so.
+    pub reason: Option<String>,
 }
 
 impl Recovery {

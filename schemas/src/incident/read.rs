@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     About, Acknowledgement, Alert, AlertFacts, Correction, First, Incident, IncidentFacts, Record, Recovery,
-    RecoveryFacts, Stamp, StepFacts, StepRun,
+    RecoveryFacts, Refusal, Stamp, StepFacts, StepRun,
 };
 use crate::event::{IncidentCorrected, RecoveryTriggered};
 use crate::ids::{AlertId, IncidentId, RecoveryId, StepId};
@@ -51,7 +51,7 @@ impl Record {
     }
 
     /// The first acknowledgement by a person and by automation. Beside what was said in so many words, a person
-    /// acknowledges by asking for a recovery or approving one, and automation by starting one.
+    /// acknowledges by asking for a recovery, approving or refusing one, and automation by starting one.
     fn acknowledgements(&self, facts: &IncidentFacts) -> (Option<Acknowledgement>, Option<Acknowledgement>) {
         let said = |first: &First<String>, automated| {
             first.0.as_ref().map(|(stamp, by)| Acknowledgement { at: stamp.at, by: by.clone(), automated })
@@ -67,7 +67,10 @@ impl Record {
             if let Some((stamp, RecoveryTriggered { by: Some(by), .. })) = &recovery.triggered.0 {
                 earlier(&mut human, stamp.at, by, false);
             }
-            if let Some((stamp, by)) = &recovery.approved.0 {
+            for (stamp, by) in [&recovery.approved.0, &recovery.step_approved.0].into_iter().flatten() {
+                earlier(&mut human, stamp.at, by, false);
+            }
+            if let Some((stamp, Refusal { by: Some(by), .. })) = &recovery.refused.0 {
                 earlier(&mut human, stamp.at, by, false);
             }
             if let Some((stamp, started)) = &recovery.started.0 {
@@ -155,6 +158,7 @@ pub(super) fn read_recovery(id: &RecoveryId, facts: &RecoveryFacts) -> Option<Re
         triggered_by: triggered.and_then(|data| data.by.clone()),
         approved_at: facts.approved.at(),
         approved_by: facts.approved.get().cloned(),
+        refused: facts.refused.get().cloned(),
         started_at: facts.started.at(),
         runner: started.map(|data| data.runner.clone()),
         verified_at: facts.verified.at(),

@@ -372,6 +372,79 @@ fn an_event_counts_once_whatever_it_says_the_second_time() {
     assert_eq!(record.events(), 2);
 }
 
+fn rejected(r: u32, seconds: i64) -> Event {
+    let data = RecoveryRejected { recovery: rec(r), by: "lee".into(), reason: "the disk is being replaced".into() };
+    event(&format!("rec-{r}:rejected"), seconds, data)
+}
+
+fn cancelled(r: u32, seconds: i64) -> Event {
+    let data = RecoveryCancelled { recovery: rec(r), by: "kim".into(), reason: "by hand".into(), now: false };
+    event(&format!("rec-{r}:cancelled"), seconds, data)
+}
+
+#[test]
+fn a_refusal_is_part_of_its_recovery_and_acknowledges_the_incident() {
+    let history = [opened(1, 0, 20), triggered(1, 1, 21, None), rejected(1, 30), cancelled(1, 40)];
+    let record = fold(&history);
+    let refused = record.recoveries().next().unwrap().refused.unwrap();
+    assert_eq!((refused.at, refused.by.as_deref(), refused.how), (at(30), Some("lee"), Refused::Rejected), "the first");
+    let incident = record.incident_of(&inc(1)).unwrap();
+    assert_eq!(incident.acknowledged_by_human.map(|a| (a.at, a.by)), Some((at(30), "lee".into())));
+    assert_eq!(incident.acknowledged_by_automation, None);
+    // Said before the trigger was seen, it is the same.
+    assert_eq!(fold(history.iter().rev()), record);
+}
+
+fn expired(n: u32, r: u32, seconds: i64) -> Event {
+    let data = RecoveryExpired { recovery: rec(r), incident: inc(n), approve_until: at(seconds - 2) };
+    event(&format!("rec-{r}:expired"), seconds, data)
+}
+
+#[test]
+fn an_approval_that_nobody_gave_in_time_is_part_of_the_incident_and_nobodys_acknowledgement() {
+    let record = fold(&[opened(1, 0, 20), triggered(1, 1, 21, None), expired(1, 1, 80)]);
+    let refused = record.recoveries().next().unwrap().refused.unwrap();
+    assert_eq!((refused.at, refused.by, refused.how), (at(80), None, Refused::Expired));
+    assert_eq!(record.incident_of(&inc(1)).unwrap().acknowledged, None);
+}
+
+#[test]
+fn a_step_that_was_let_go_on_is_no_approval_of_the_recovery() {
+    let step = Some(StepId::new("sure").unwrap());
+    let data = RecoveryApproved { recovery: rec(1), by: "kim".into(), comment: None, step };
+    let record = fold(&[opened(1, 0, 20), triggered(1, 1, 21, None), event("step", 30, data)]);
+    let recovery = record.recoveries().next().unwrap();
+    assert_eq!((recovery.approved_at, recovery.approved_by), (None, None));
+    assert_eq!(record.incident_of(&inc(1)).unwrap().acknowledged_by_human.map(|a| a.at), Some(at(30)));
+}
+
+#[test]
+fn windows_that_meet_are_one_maintenance() {
+    let named = |name: &str, from: i64, until: i64| {
+        let mut window = maintenance(9_000, from, until);
+        window.id = EventId::new(name).unwrap();
+        if let EventData::MaintenanceScheduled(data) = &mut window.data {
+            data.maintenance = name.into();
+        }
+        window
+    };
+    // t0 = 0. Each row: windows, t3, whether it is excluded, and t0 as it counts.
+    for (windows, t3, excluded, t0) in [
+        (vec![(-50, 40), (40, 100)], 90, true, 0),
+        (vec![(-50, 40), (40, 100)], 120, false, 100),
+        (vec![(-50, 40), (30, 100)], 90, true, 0),
+        (vec![(-50, 40), (41, 100)], 90, false, 40),
+        (vec![(-50, 40), (40, 60), (60, 80)], 100, false, 80),
+    ] {
+        let mut history = vec![opened(1, 0, 20), resolved(1, t3, t3 + 1)];
+        history.extend((0..).zip(&windows).map(|(n, (from, until))| named(&format!("w{n}"), *from, *until)));
+        let incident = fold(&history).incident_of(&inc(1)).unwrap();
+        assert_eq!((incident.is_excluded(), incident.first_failure_at), (excluded, at(t0)), "{windows:?}, {t3}");
+        let maintained = incident.maintenance.unwrap();
+        assert_eq!((maintained.maintenance.as_str(), maintained.original_first_failure_at), ("w0", at(0)));
+    }
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     let (n, r, t) = (1..4u32, 1..4u32, 0..200i64);
     prop_oneof![
@@ -381,6 +454,8 @@ fn any_event() -> impl Strategy<Value = Event> {
         (n.clone(), r.clone(), t.clone()).prop_map(|(n, r, t)| triggered(n, r, t, (t % 3 == 0).then_some("kim"))),
         (n.clone(), r.clone(), t.clone()).prop_map(|(n, r, t)| started(n, r, t)),
         (r.clone(), t.clone()).prop_map(|(r, t)| approved(r, t)),
+        (r.clone(), t.clone()).prop_map(|(r, t)| if t % 2 == 0 { rejected(r, t) } else { cancelled(r, t) }),
+        (n.clone(), r.clone(), t.clone()).prop_map(|(n, r, t)| expired(n, r, t)),
         (n.clone(), r.clone(), t.clone()).prop_map(|(n, r, t)| finished(n, r, t, RecoveryOutcome::Failed)),
         (n.clone(), r.clone(), 0..3u32, t.clone())
             .prop_map(|(n, r, i, t)| step(n, r, i, 1, t, StepOutcome::Succeeded)[(t % 2) as usize].clone()),
@@ -404,6 +479,8 @@ fn any_history() -> impl Strategy<Value = Vec<Event>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
+
     #[test]
     fn order_redelivery_and_chunks_change_nothing(
         (events, shuffled, cut) in any_history().prop_flat_map(|events| {

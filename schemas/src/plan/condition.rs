@@ -32,6 +32,8 @@ pub struct Condition {
     pub hold: Duration,
     /// It fires for this long after it last held (Prometheus' `keep_firing_for`).
     pub keep_firing: Duration,
+    /// A burn rate fires only on so many observations in its long window, or more.
+    pub at_least: u32,
     /// How loudly it warns; for one that fails, the incident's, if it leads.
     pub severity: Option<Severity>,
 }
@@ -131,6 +133,9 @@ const KINDS: [&str; 12] = [
     "burn_rate",
 ];
 
+/// Observations that a burn rate needs in its long window, unless written: fewer say too little of a rate.
+const AT_LEAST: u32 = 30;
+
 /// A share of a whole, neither all nor nothing.
 const PART: Bounds = Bounds { least: 0.0, open: true, most: 0.999_999_999, example: 0.05 };
 
@@ -193,7 +198,18 @@ impl Condition {
             recoveries: policy.recoveries,
             hold: Duration::ZERO,
             keep_firing: Duration::ZERO,
+            at_least: AT_LEAST,
             severity: None,
+        }
+    }
+
+    /// How far back a burn rate looks; nothing for other conditions.
+    #[must_use]
+    pub fn burn_window(&self) -> Duration {
+        match self.measure {
+            Measure::BurnRate(_, Pace::Page) => Duration::from_secs(6 * 3600),
+            Measure::BurnRate(_, Pace::Ticket) => Duration::from_secs(3 * 24 * 3600),
+            _ => Duration::ZERO,
         }
     }
 
@@ -225,7 +241,11 @@ impl Condition {
             (Effect::Fail, None) => "fails the service".to_owned(),
             (Effect::Fail, Some(severity)) => format!("fails the service, as {severity}"),
         };
-        format!("{}{counted}{held}: {effect}{kept}", self.measure.explain())
+        let enough = match self.measure {
+            Measure::BurnRate(..) => format!(", by {} observations or more", self.at_least),
+            _ => String::new(),
+        };
+        format!("{}{counted}{enough}{held}: {effect}{kept}", self.measure.explain())
     }
 }
 
@@ -324,8 +344,18 @@ impl<'a> Reading<'a> {
             recoveries: recoveries.unwrap_or(policy.recoveries),
             hold: section.duration_or_zero("hold").unwrap_or_default(),
             keep_firing: section.duration_or_zero("keep_firing").unwrap_or_default(),
+            at_least: match measure {
+                Some(Measure::BurnRate(..)) => section.count("at_least", 1, 1_000_000).unwrap_or(AT_LEAST),
+                _ => AT_LEAST,
+            },
             severity: section.word("severity", set!(Severity)),
         };
+        for key in
+            ["hold", "keep_firing"].into_iter().filter(|key| effect == Effect::Fail && !timed && section.has(key))
+        {
+            let message = "a condition that fails the service has no time of its own: the service's is the policy's";
+            section.fault(key, message, format!("write {key} in the policy, or then = \"warn\" here"));
+        }
         section.finish("a condition");
         Some(Condition { measure: measure?, ..condition })
     }

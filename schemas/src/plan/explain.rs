@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::condition::DegradedAs;
 use super::model::{Check, Plan, Policy, Probe, Service};
-use super::reader::words;
+use super::reader::{percent, words};
 use crate::event::{RecoveryMethod, TriggerMode};
 use crate::ids::ServiceId;
 
@@ -119,9 +119,9 @@ impl Plan {
             }
         }
         for site in self.sites.values() {
-            let (time, share) = (words(site.recovery_time), site.capacity * 100.0);
+            let (time, share) = (words(site.recovery_time), percent(site.capacity));
             line(format_args!(
-                "site {} ({}): takes over within {time} with {share} % of the load",
+                "site {} ({}): takes over within {time} with {share} of the load",
                 site.id, site.purpose
             ));
         }
@@ -255,6 +255,18 @@ impl Plan {
                 warn(".procedure", format!("{procedure} is never triggered by policy {}", policy.id));
             }
             _ => {}
+        }
+        for condition in policy.conditions.iter().filter(|condition| !condition.burn_window().is_zero()) {
+            let seen = |probe: &Probe| condition.burn_window().as_secs_f64() / probe.every.as_secs_f64();
+            let seen: f64 = self.probes_of(&service.id).map(seen).sum();
+            if longest.is_some() && seen < f64::from(condition.at_least) {
+                let (id, window, least) = (&condition.id, words(condition.burn_window()), condition.at_least);
+                let seen = seen.floor();
+                warn(
+                    "",
+                    format!("is observed {seen} times in {window}, and {id} of policy {} needs {least}", policy.id),
+                );
+            }
         }
         for need in service.depends_on.iter().filter_map(|id| self.services.get(id)) {
             if need.rto > service.rto {

@@ -15,7 +15,8 @@ use crate::ids::{ServiceId, SiteId};
 /// Limits of one site, or of everything together.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Reach {
-    /// Recoveries at the same time at most; more wait.
+    /// Recoveries at the same time at most; more wait. Counted by each partition's queue over what it has read, so that
+    /// of several partitions each may begin one within the same moment.
     pub max_recovering: Option<u32>,
     /// With more services down at once than this, automatic recovery stops and people are asked.
     pub stop_above: Option<StopAbove>,

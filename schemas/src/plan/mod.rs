@@ -4,6 +4,7 @@
 //! remedy. A `Plan` can't be built otherwise, so whoever has one need not check again: ids are unique, references
 //! lead somewhere, dependencies have no cycle. [`Plan::version`] is the content hash that decisions carry.
 
+mod adopted;
 mod condition;
 mod error;
 mod explain;

@@ -335,7 +335,7 @@ pub struct Variables {
 pub struct Change {
     /// Rebound's own title of this change.
     pub title: String,
-    /// `raised`, `repeated`, `resolved`, `escalated`, `acknowledged` or `unacknowledged`.
+    /// `raised`, `repeated`, `resolved`, `escalated`, `demoted`, `acknowledged` or `unacknowledged`.
     pub transition: Transition,
     /// How loudly: `critical`, `warning` or `info`.
     pub severity: Severity,
@@ -351,7 +351,7 @@ pub struct Change {
     pub policy: String,
     /// The policy's condition that warns; empty for an outage.
     pub condition: String,
-    /// What was seen, or why it was escalated.
+    /// What was seen, or why it was escalated or demoted.
     pub reason: String,
     /// When it began (t0), as in `2026-02-25 06:13:20 UTC`.
     pub since: String,

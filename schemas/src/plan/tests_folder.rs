@@ -82,8 +82,8 @@ fn the_policies_example_explains_each_condition() {
         "the newest good backup being older than the service's RPO: told as critical",
         "a certificate that expires within 14d: told as warning",
         "no observation at all: told as warning",
-        "the error budget of 99.9 % burning 14.4 times too fast over 1h and 5m, or 6 times over 6h and 30m: told as \
-         critical",
+        "the error budget of 99.9 % burning 14.4 times too fast over 1h and 5m, or 6 times over 6h and 30m, by 30 \
+         observations or more: told as critical",
         "a degraded probe, 3 times in a row: told as warning",
     ];
     assert_eq!(explained, expected);
@@ -264,4 +264,13 @@ fn the_erlmcp_plan_has_one_warning_that_its_objectives_deserve() {
     // A daily snapshot can't give an RPO of an hour: the continuity plan says both.
     let expected = "service.session-manager.rpo: 1h needs more than backups: the newest of them may be 1d old";
     assert_eq!(example("erlmcp").warnings(), [expected]);
+}
+
+#[test]
+fn a_share_of_the_load_is_told_as_it_was_written() {
+    for (capacity, told) in [("0.07", "7"), ("0.29", "29"), ("0.125", "12.5"), ("5", "500")] {
+        let text = format!("[[site]]\nid = \"a\"\ncapacity = {capacity}\n[[service]]\nid = \"web\"\nsite = \"a\"\n");
+        let explained = Plan::parse(&text, "plan.toml").unwrap_or_else(|faults| panic!("{faults}")).explain();
+        assert!(explained.contains(&format!(" with {told} % of the load")), "{explained}");
+    }
 }

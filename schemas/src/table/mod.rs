@@ -321,7 +321,7 @@ impl<'a> Row<'a> {
             EventData::ImprovementOpened(d) => {
                 self.incident = d.incident.as_ref().map(crate::ids::IncidentId::as_str);
             }
-            EventData::ImprovementClosed(_) => {}
+            EventData::ImprovementClosed(_) | EventData::PlanAdopted(_) => {}
         }
     }
 

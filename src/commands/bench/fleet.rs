@@ -1,9 +1,12 @@
 //! A large fleet: what its state takes in memory, and how soon the roles that fold it are ready after a kill -9.
 //!
 //! The past is what a fleet's is that is probed every ten seconds: as many results a service as the rules look back,
-//! a second of them not yet decided about, and incidents that began, were told and ended, one for every ten services. The roles are the real ones, in a process that is really killed.
+//! a second of them not yet decided about, and incidents that began, were told and ended, one for every ten services.
+//! The roles are the real ones, in a process that is really killed: once before it has written a snapshot, and then with
+//! one that is as old as it ever gets, so that half a minute's results are read again.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
 use rebound_alerting::engine::{Engine, lookback};
 use rebound_alerting::notify::Notifier;
-use rebound_ingest::bus::{Partition, Record, Stream};
+use rebound_ingest::bus::{EventBus, Partition, Record, Stream};
 use rebound_schemas::event::{Outcome, ProbeCompleted};
 use rebound_schemas::plan::Plan;
 use rebound_schemas::{Event, EventId, ProbeId, ServiceId, Source, Topic};
@@ -24,6 +27,8 @@ use crate::roles::{alert, tenure};
 
 /// Between two results of a service, in seconds.
 const EVERY: u64 = 10;
+/// Rounds between the newest snapshot and a kill: half a minute.
+const NEWEST: u64 = 3;
 /// Times that the roles are killed.
 pub(super) const KILLS: usize = 3;
 
@@ -42,6 +47,8 @@ pub(super) struct Fleet {
     pub(super) state_with_conditions_mib: u64,
     /// Results and decisions that are folded at a start.
     pub(super) past: Past,
+    /// From the start to ready where there is no snapshot, so that everything is read, in seconds.
+    pub(super) ready_without_snapshot_seconds: f64,
     /// From the start to ready after each kill -9, in seconds; the slowest counts.
     pub(super) ready_seconds: Vec<f64>,
     /// Resident size of the process once it is ready (alerting, recoveries, and the view of all services), in MiB.
@@ -72,22 +79,31 @@ pub(super) async fn measure(services: u64, config: &Config) -> Result<Fleet> {
     config.plan = Some(config.data.join("plan.toml"));
     std::fs::create_dir_all(&config.data)?;
     std::fs::write(config.data.join("plan.toml"), plan(services, ""))?;
-    let past = part::run(&config, &Part::FleetPast { services }).await?.figures;
+    let mut past: Past = part::run(&config, &Part::FleetPast { services }).await?.figures;
+    let (ready_without_snapshot_seconds, mut ready_mib) = start_and_kill(&config, false).await?;
+    start_and_kill(&config, true).await?;
+    let newest: Past = part::run(&config, &Part::FleetNewest { services }).await?.figures;
+    past.observations += newest.observations;
     let mut ready_seconds = Vec::new();
-    let mut ready_mib = 0;
-    // The first start is no start after a kill.
-    for n in 0..=KILLS {
-        let (seconds, mib) = start_and_kill(&config).await?;
-        if n > 0 {
-            ready_seconds.push(seconds);
-            ready_mib = ready_mib.max(mib);
-        }
+    for _ in 0..KILLS {
+        let (seconds, mib) = start_and_kill(&config, false).await?;
+        ready_seconds.push(seconds);
+        ready_mib = ready_mib.max(mib);
     }
-    Ok(Fleet { services, state_mib, state_with_conditions_mib, past, ready_seconds, ready_mib })
+    Ok(Fleet {
+        services,
+        state_mib,
+        state_with_conditions_mib,
+        past,
+        ready_without_snapshot_seconds,
+        ready_seconds,
+        ready_mib,
+    })
 }
 
-/// Starts the roles that fold, waits until they are ready, kills them; answers seconds and resident size.
-async fn start_and_kill(config: &Config) -> Result<(f64, u64)> {
+/// Starts the roles that fold, waits until they are ready (and, if asked, have written a snapshot of every partition),
+/// kills them; answers seconds to ready and resident size.
+async fn start_and_kill(config: &Config, with_snapshot: bool) -> Result<(f64, u64)> {
     let mut config = config.clone();
     // Free now: it is asked for at once.
     let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
@@ -108,9 +124,25 @@ async fn start_and_kill(config: &Config) -> Result<(f64, u64)> {
     }
     let seconds = began.elapsed().as_secs_f64();
     let mib = memory(&roles.id().context("it runs")?.to_string(), "VmRSS")?;
+    while with_snapshot && snapshots(&config) < config.bus.partitions {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        ensure!(roles.try_wait()?.is_none(), "the roles ended");
+        ensure!(began.elapsed() < Duration::from_secs(300), "there is no snapshot after 300 s");
+    }
     roles.start_kill()?;
     roles.wait().await?;
     Ok((seconds, mib))
+}
+
+/// Partitions of which there is a snapshot.
+fn snapshots(config: &Config) -> i32 {
+    let folder = config.data.join("snapshots");
+    let there = |number: &i32| {
+        let begins = format!("observations-{number}.");
+        let names = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.filter_map(|name| name.into_string().ok()).any(|name| name.starts_with(&begins) && !name.ends_with("new"))
+    };
+    (0..config.bus.partitions).filter(there).count() as i32
 }
 
 fn plan(services: u64, conditions: &str) -> String {
@@ -166,12 +198,30 @@ impl Results {
     }
 }
 
+fn parsed(services: u64) -> Result<Arc<Plan>> {
+    Ok(Arc::new(Plan::parse(&plan(services, ""), "plan").map_err(|faults| anyhow::anyhow!("{faults}"))?))
+}
+
+/// Rounds that the rules look back.
+fn rounds(plan: &Plan) -> u64 {
+    lookback(plan).as_secs().div_ceil(EVERY)
+}
+
+/// Adds the newest results; see the module.
+pub(super) async fn add_newest(services: u64, config: &Config) -> Result<Past> {
+    let bus = crate::roles::open_bus(config).await?;
+    let past = 10 + rounds(parsed(services)?.as_ref()) - NEWEST;
+    observe(&bus, &Results::new(services)?, past..past + NEWEST).await?;
+    bus.close().await?;
+    Ok(Past { observations: NEWEST * services, decisions: 0 })
+}
+
 /// Fills the topics; see the module.
 pub(super) async fn fill(services: u64, config: &Config) -> Result<Past> {
     let bus = crate::roles::open_bus(config).await?;
-    let plan = Arc::new(Plan::parse(&plan(services, ""), "plan").map_err(|faults| anyhow::anyhow!("{faults}"))?);
+    let plan = parsed(services)?;
     let results = Results::new(services)?;
-    let rounds = lookback(&plan).as_secs().div_ceil(EVERY);
+    let rounds = rounds(&plan) - NEWEST;
     let count = results.len();
     // Incidents of last month: each is what the rules make of failures and successes.
     let (mut engine, mut notifier) = (Engine::new(plan.clone()), Notifier::new(plan));
@@ -200,10 +250,18 @@ pub(super) async fn fill(services: u64, config: &Config) -> Result<Past> {
             bus.append(Stream::Events(topic), batch.to_vec()).await?;
         }
     }
-    let start = Utc::now() - TimeDelta::seconds((rounds * EVERY) as i64);
+    observe(&bus, &results, 10..10 + rounds).await?;
+    bus.close().await?;
+    Ok(Past { observations: rounds * services, decisions: decided.len() as u64 })
+}
+
+/// Puts rounds of results on the bus, the last of them as of now; the group stands a second before the end.
+async fn observe(bus: &Arc<dyn EventBus>, results: &Results, rounds: Range<u64>) -> Result<()> {
+    let count = results.len();
+    let start = Utc::now() - TimeDelta::seconds(((rounds.end - rounds.start) * EVERY) as i64);
     let mut ends = std::collections::BTreeMap::new();
-    for round in 10..10 + rounds {
-        let at = start + TimeDelta::seconds(((round - 10) * EVERY) as i64);
+    for round in rounds.clone() {
+        let at = start + TimeDelta::seconds(((round - rounds.start) * EVERY) as i64);
         for first in (0..count).step_by(20_000) {
             let record =
                 |service| Ok(tenure::record(&results.event(service, round, Results::outcome(service, round), at)?));
@@ -213,13 +271,11 @@ pub(super) async fn fill(services: u64, config: &Config) -> Result<Past> {
             }
         }
     }
-    // The group stood a second before the end when it was killed.
     let behind = (count as u64 / EVERY / bus.partitions().unsigned_abs() as u64) as i64;
     let positions: Vec<(Partition, i64)> =
         ends.into_iter().map(|(partition, end)| (partition, (end - behind).max(0))).collect();
     bus.commit(alert::GROUP, &positions).await?;
-    bus.close().await?;
-    Ok(Past { observations: rounds * services, decisions: decided.len() as u64 })
+    Ok(())
 }
 
 /// Folds twenty results a service, live; answers what the process has grown by since before the plan, in MiB.

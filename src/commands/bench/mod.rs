@@ -121,6 +121,8 @@ impl Lines {
         self.hold(&format!("state of {of}, five conditions each"), state, "500 MiB", reached);
         let past = format!("{} results, {} decisions", fleet.past.observations, fleet.past.decisions);
         self.say("their past on the bus", past);
+        let cold = format!("{:.1} s", fleet.ready_without_snapshot_seconds);
+        self.say("ready where there is no snapshot", cold);
         let seconds = fleet.slowest();
         self.hold("ready after a kill -9, slowest", format!("{seconds:.1} s"), "5 s", seconds <= 5.0);
         self.say("memory of alert, recover and serve, ready", format!("{} MiB", fleet.ready_mib));

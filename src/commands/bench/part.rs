@@ -30,6 +30,8 @@ pub(super) enum Part {
     Load { samples: usize, rate: u64 },
     /// Fills the topics with what a fleet's past is.
     FleetPast { services: u64 },
+    /// Adds what came between the newest snapshot and a kill.
+    FleetNewest { services: u64 },
     /// Folds a fleet's results in memory.
     FleetState { services: u64, conditions: bool },
 }
@@ -108,6 +110,7 @@ pub(crate) async fn bench_part(part: &str, config: &Config) -> Result<()> {
         Part::Latency { samples } => serde_json::to_value(Box::pin(latency::alone(samples, config)).await?),
         Part::Load { samples, rate } => serde_json::to_value(Box::pin(latency::loaded(samples, rate, config)).await?),
         Part::FleetPast { services } => serde_json::to_value(Box::pin(fleet::fill(services, config)).await?),
+        Part::FleetNewest { services } => serde_json::to_value(Box::pin(fleet::add_newest(services, config)).await?),
         Part::FleetState { services, conditions } => serde_json::to_value(fleet::state(services, conditions)?),
     }?;
     println!("{}", serde_json::to_string(&Answer { figures, peak_mib: memory("self", "VmHWM")? })?);

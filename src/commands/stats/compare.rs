@@ -7,6 +7,7 @@ use rebound_analytics::comparison::{Comparison, Side, Verdict};
 use rebound_analytics::mttr::observations;
 use rebound_analytics::report::Case;
 use rebound_schemas::ServiceId;
+use rebound_schemas::plan::suggest;
 use serde::Serialize;
 
 use super::show::{self, NONE, NOT_ENOUGH, Notes, or, p_value, span, table};
@@ -82,11 +83,11 @@ pub(crate) async fn compare(config: &Config, command: Compare) -> Result<Done> {
 /// When an improvement was done, twice, and the service that it is about: one that the plan or an incident knows.
 fn improvement(loaded: &Loaded, name: &str) -> Result<(DateTime<Utc>, DateTime<Utc>, Option<ServiceId>)> {
     let found = loaded.surroundings.improvement_of(name).with_context(|| {
-        let known: Vec<_> = loaded.surroundings.improvements().take(20).collect();
+        let known: Vec<_> = loaded.surroundings.improvements().collect();
         let there = if known.is_empty() {
             "the log has none: `rebound emit --kind improvement.opened …` tells of one".to_owned()
         } else {
-            format!("write one of {}", known.join(", "))
+            suggest(name, known)
         };
         format!("no improvement is called {name:?}: {there}")
     })?;

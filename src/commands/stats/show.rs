@@ -160,27 +160,29 @@ pub(super) fn report(report: &Report, loaded: &Loaded) -> String {
     let mut notes = Notes::default();
     match report.by {
         Some(dimension) => {
-            let header = [
-                dimension.as_str(),
-                "n",
-                "open",
-                "MTTD",
-                "MTTR",
-                "95 % from",
-                "to",
-                "p90",
-                "KM median",
-                "RTO met",
-                "success",
-                "relapse",
-                "avail.",
-                "MTBF",
-            ];
-            let all = ("(all)".to_owned(), &report.all);
-            let rows = report.groups.iter().map(|(name, figures)| (name.clone(), figures)).chain([all]);
-            text += &table(&header, 1, rows.map(|(name, figures)| row(name, figures)));
-            notes.say("n: incidents that recovered. MTTD: median of t1 − t0. MTTR: median of t3 − t0.");
+            let name = dimension.as_str();
+            let groups = report.groups.iter().map(|(name, figures)| (name.clone(), figures));
+            let groups: Vec<_> = groups.chain([("(all)".to_owned(), &report.all)]).collect();
+            let rows = |cells: fn(&Figures) -> Vec<String>| {
+                let row = move |(name, figures): &(String, &Figures)| [vec![name.clone()], cells(figures)].concat();
+                groups.iter().map(row).collect::<Vec<_>>()
+            };
+            // Three tables, each as wide as a terminal.
+            text +=
+                &table(&["times", "n", "open", "MTTD", "MTTR", "95 % from", "to", "p90", "KM median"], 1, rows(times));
+            text.push('\n');
+            text += &table(
+                &["shares", "RTO met", "RPO met", "success", "relapse", "avail.", "MTBF", "ch. fail"],
+                1,
+                rows(shares),
+            );
+            text.push('\n');
+            text += &table(&["impact", "down", "error rate", "failed requests", "in use at most"], 1, rows(impact));
+            notes.say(format!(
+                "By {name}. n: incidents that recovered. MTTD: median of t1 − t0. MTTR: median of t3 − t0."
+            ));
             notes.say("KM median: Kaplan–Meier, the open ones counted as lasting at least until now.");
+            notes.say("ch. fail: deployments that failed. Error rate, requests and resources: while it was down.");
         }
         None => text += &card(&report.all),
     }
@@ -189,13 +191,10 @@ pub(super) fn report(report: &Report, loaded: &Loaded) -> String {
     text + &notes.show()
 }
 
-fn row(name: String, figures: &Figures) -> Vec<String> {
+fn times(figures: &Figures) -> Vec<String> {
     let (recover, detect) = (figures.times.recover, figures.times.detect);
     let of = |pick: fn(&Summary) -> f64| or(recover.as_ref().map(|summary| span(pick(summary))), NONE);
-    let share = |of: Proportion| or(of.share.map(percent), NONE);
-    let uptime = figures.uptime;
     vec![
-        name,
         recover.map_or(0, |summary| summary.n).to_string(),
         figures.times.open.to_string(),
         or(detect.map(|summary| span(summary.median)), NONE),
@@ -204,11 +203,32 @@ fn row(name: String, figures: &Figures) -> Vec<String> {
         of(|summary| summary.median_high),
         of(|summary| summary.p90),
         or(figures.times.survival_median.map(span), NONE),
+    ]
+}
+
+fn shares(figures: &Figures) -> Vec<String> {
+    let share = |of: Proportion| or(of.share.map(percent), NONE);
+    let uptime = figures.uptime;
+    vec![
         share(figures.rto_met),
+        share(figures.rpo_met),
         share(figures.success),
         share(figures.relapse),
         or(uptime.and_then(|uptime| uptime.availability).map(fine_percent), NONE),
         or(uptime.and_then(|uptime| uptime.mtbf_seconds).map(span), NONE),
+        share(figures.change_failure.unwrap_or_default()),
+    ]
+}
+
+fn impact(figures: &Figures) -> Vec<String> {
+    let impact = figures.impact;
+    let requests = impact.failed_requests.zip(impact.requests);
+    let busiest = figures.resource_use.iter().max_by(|(_, a), (_, b)| a.max.total_cmp(&b.max));
+    vec![
+        span(impact.down_seconds),
+        or(figures.error_rate.map(|it| percent(it.mean)), NONE),
+        or(requests.map(|(failed, all)| format!("{failed:.0} of {all:.0}")), NONE),
+        or(busiest.map(|(name, used)| format!("{name} {}", percent(used.max))), NONE),
     ]
 }
 

@@ -11,7 +11,7 @@ use rebound_schemas::SiteId;
 use super::*;
 
 /// A service of one probe under a policy with these conditions.
-fn world(conditions: &str) -> World {
+pub(super) fn world(conditions: &str) -> World {
     World::under(&format!(
         "allow = [\"/bin/true\"]\n[[site]]\nid = \"a\"\n[[site]]\nid = \"b\"\n\
          [[service_level]]\nid = \"gold\"\nresponse_time = \"100ms\"\nthroughput_per_second = 1000\n\
@@ -290,7 +290,7 @@ fn redelivery_of_everything_changes_no_warning() {
 }
 
 /// Conditions of every kind at once, with durations.
-const ALL: &str = "degraded = \"warn\"\nhold = \"15s\"\nkeep_firing = \"25s\"\n\
+pub(super) const ALL: &str = "degraded = \"warn\"\nhold = \"15s\"\nkeep_firing = \"25s\"\n\
     [[policy.condition]]\nid = \"disk\"\nutilization_above = 0.9\nfailures = 2\nrecoveries = 1\nhold = \"20s\"\nkeep_firing = \"20s\"\n\
     [[policy.condition]]\nid = \"errors\"\nerror_rate_above = 0.1\nfailures = 2\nrecoveries = 1\nthen = \"fail\"\n\
     [[policy.condition]]\nid = \"backup\"\nbackup_age_above = \"5m\"\n\
@@ -298,7 +298,7 @@ const ALL: &str = "degraded = \"warn\"\nhold = \"15s\"\nkeep_firing = \"25s\"\n\
     [[policy.condition]]\nid = \"burn\"\nburn_rate = \"page\"\nobjective = 0.9\n";
 
 #[derive(Debug, Clone, Copy)]
-enum Op {
+pub(super) enum Op {
     Probe(char),
     Disk(bool),
     Errors(bool),
@@ -308,7 +308,7 @@ enum Op {
     Again(usize),
 }
 
-fn op() -> impl Strategy<Value = Op> {
+pub(super) fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => prop::sample::select(vec!['F', 'S', 'S', 'D']).prop_map(Op::Probe),
         3 => any::<bool>().prop_map(Op::Disk),
@@ -332,7 +332,7 @@ fn backup() -> BackupFinished {
     }
 }
 
-fn apply(world: &mut World, op: Op) {
+pub(super) fn apply(world: &mut World, op: Op) {
     let now = world.second;
     match op {
         Op::Probe(outcome) => drop(world.probes("db", &outcome.to_string())),
@@ -357,12 +357,12 @@ fn apply(world: &mut World, op: Op) {
 }
 
 proptest! {
-    #![proptest_config(crate::cases::restarts())]
+    #![proptest_config(crate::cases::cheap())]
 
     /// Whatever was raised or suppressed resolves once, after it, when all is well again; replay decides nothing; no
     /// warning opens an incident or triggers anything.
     #[test]
-    fn every_warning_resolves_once_and_replay_decides_nothing(ops in prop::collection::vec(op(), 1..50)) {
+    fn every_warning_resolves_once_and_replay_decides_nothing(ops in prop::collection::vec(op(), 1..25)) {
         let mut world = world(ALL);
         for op in ops {
             apply(&mut world, op);
@@ -371,8 +371,14 @@ proptest! {
         apply(&mut world, Op::Backup);
         apply(&mut world, Op::Disk(false));
         apply(&mut world, Op::Errors(false));
-        // Longer than the windows of the burn rate, with a backup now and then.
-        (0..2400).for_each(|n| if n % 20 == 0 { apply(&mut world, Op::Backup) } else { apply(&mut world, Op::Probe('S')) });
+        // Longer than the windows of the burn rate, in steps that are shorter than a bucket of its long one.
+        for _ in 0..16 {
+            world.second += 1500;
+            apply(&mut world, Op::Probe('S'));
+        }
+        for n in 0..12 {
+            apply(&mut world, if n == 0 { Op::Backup } else { Op::Probe('S') });
+        }
         let mut ids = std::collections::BTreeSet::new();
         let (mut open, mut outages) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
         let mut seen = std::collections::BTreeSet::new();

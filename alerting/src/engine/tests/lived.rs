@@ -186,7 +186,12 @@ impl Lived {
     /// Every service answers for long enough to forget that it flapped.
     pub(super) fn heal(&mut self) {
         for _ in 0..25 {
-            (0..SERVICES.len()).for_each(|s| self.apply(&Op::Probe(s, Outcome::Healthy, 1, 3)));
+            for (s, id) in SERVICES.iter().enumerate() {
+                let status = self.engine.status(&service(id), at(self.second)).unwrap();
+                if status.incident.is_some() || status.flapping || status.health != Health::Ok {
+                    self.apply(&Op::Probe(s, Outcome::Healthy, 1, 3));
+                }
+            }
         }
     }
 

@@ -146,6 +146,16 @@ fn a_planned_window_suppresses_is_announced_and_ends_by_itself() {
 }
 
 #[test]
+fn a_window_that_only_keeps_a_warning_quiet_is_announced_too() {
+    let condition = "trigger = \"off\"\n[[policy.condition]]\nid = \"disk\"\nutilization_above = 0.9\nfailures = 1\n";
+    let mut world = World::under(&PLAN.replace("trigger = \"off\"\n", condition));
+    let full = rebound_schemas::event::ResourceMeasured { resource: "disk".into(), utilization: 1.0, site: None };
+    assert_eq!(world.seen("batch", full.clone()), ["maintenance.scheduled", "disk suppressed-maintenance"]);
+    assert!(world.seen("batch", full).is_empty(), "said once");
+    assert_eq!(world.restarted().tick(at(world.second)), vec![]);
+}
+
+#[test]
 fn a_planned_window_can_be_called_off() {
     let mut world = World::under(PLAN);
     let data =

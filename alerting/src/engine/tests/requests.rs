@@ -192,6 +192,8 @@ fn a_waiting_policys_trigger_says_until_when() {
 }
 
 proptest! {
+    #![proptest_config(crate::cases::cheap())]
+
     /// However often and in whatever order requests, ends and redeliveries come: no attempt at an incident is
     /// triggered twice, every request is answered exactly once, and a rebuilt engine owes no answer.
     #[test]

@@ -60,6 +60,9 @@ impl std::fmt::Debug for KafkaBus {
     }
 }
 
+/// How long a topic may be unknown before it counts as gone: a broker does not tell of a new one at once.
+const GONE_AFTER: Duration = Duration::from_secs(2);
+
 /// A consumer that asks the broker about partitions.
 struct Queries {
     link: Arc<Link>,
@@ -73,19 +76,26 @@ impl std::fmt::Debug for Queries {
 }
 
 impl Queries {
-    /// The ends of a partition; the high one is that of committed records. A topic that is gone is out of range.
-    async fn watermarks(self: &Arc<Self>, partition: Partition) -> Result<Watermarks, BusError> {
+    /// The ends of a partition; the high one is that of committed records. A topic that is gone is out of range of
+    /// whoever reads on from `from`.
+    async fn watermarks(self: &Arc<Self>, partition: Partition, from: Offset) -> Result<Watermarks, BusError> {
         let queries = Arc::clone(self);
         blocking(move || {
             let topic = partition.stream.name(&queries.link.settings.prefix);
-            match queries.consumer.fetch_watermarks(&topic, partition.number, queries.link.settings.timeout()) {
-                Ok((low, high)) => Ok(Watermarks { low, high }),
-                Err(error) => match error.rdkafka_error_code() {
-                    Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownPartition) => {
-                        Err(BusError::OutOfRange { partition, wanted: 0, low: 0, high: 0 })
-                    }
-                    _ => Err(queries.link.error("asking for a partition's ends", error)),
-                },
+            let asked = Instant::now();
+            loop {
+                match queries.consumer.fetch_watermarks(&topic, partition.number, queries.link.settings.timeout()) {
+                    Ok((low, high)) => return Ok(Watermarks { low, high }),
+                    Err(error) => match error.rdkafka_error_code() {
+                        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownPartition) => {
+                            if asked.elapsed() >= GONE_AFTER {
+                                return Err(BusError::OutOfRange { partition, wanted: from, low: 0, high: 0 });
+                            }
+                            std::thread::sleep(Duration::from_millis(100));
+                        }
+                        _ => return Err(queries.link.error("asking for a partition's ends", error)),
+                    },
+                }
             }
         })
         .await
@@ -329,7 +339,7 @@ impl EventBus for KafkaBus {
 
     async fn watermarks(&self, partition: Partition) -> Result<Watermarks, BusError> {
         self.check(partition)?;
-        self.queries.watermarks(partition).await
+        self.queries.watermarks(partition, 0).await
     }
 
     async fn offset_at(&self, partition: Partition, time: DateTime<Utc>) -> Result<Offset, BusError> {
@@ -343,7 +353,7 @@ impl EventBus for KafkaBus {
             Ok(answer.elements().first().map(|element| element.offset()))
         })
         .await?;
-        let ends = self.queries.watermarks(partition).await?;
+        let ends = self.queries.watermarks(partition, 0).await?;
         match found {
             Some(rdkafka::Offset::Offset(at)) => Ok(at.clamp(ends.low, ends.high)),
             _ => Ok(ends.high),

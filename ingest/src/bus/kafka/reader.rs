@@ -116,12 +116,8 @@ pub(super) async fn read(
         Err(Failure::Bus(error)) => Err(error),
         Err(Failure::Gone(code)) => {
             // The client can't say what is left: the broker can.
-            let ends = match queries.watermarks(partition).await {
-                Err(BusError::OutOfRange { .. }) => Watermarks { low: 0, high: 0 },
-                other => other?,
-            };
-            if from < ends.low || from > ends.high || ends.high == 0 {
-                let Watermarks { low, high } = ends;
+            let Watermarks { low, high } = queries.watermarks(partition, from).await?;
+            if from < low || from > high || high == 0 {
                 return Err(BusError::OutOfRange { partition, wanted: from, low, high });
             }
             Err(queries.link.error("reading", KafkaError::MessageConsumption(code)))
@@ -142,7 +138,7 @@ impl Reader {
         from: Offset,
         old: Option<Self>,
     ) -> Result<Self, BusError> {
-        let Watermarks { low, high } = queries.watermarks(partition).await?;
+        let Watermarks { low, high } = queries.watermarks(partition, from).await?;
         if from < low || from > high {
             return Err(BusError::OutOfRange { partition, wanted: from, low, high });
         }
@@ -225,7 +221,7 @@ impl Reader {
             if out.is_empty() && self.at_end {
                 match self.beyond {
                     None => {
-                        let high = queries.watermarks(partition).await.map_err(Failure::Bus)?.high;
+                        let high = queries.watermarks(partition, self.position).await.map_err(Failure::Bus)?.high;
                         if high > self.position {
                             self.beyond = Some((high, Instant::now() + ON_ITS_WAY));
                         } else {
