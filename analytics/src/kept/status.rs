@@ -12,10 +12,11 @@ use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTable
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::error::DataFusionError;
 use datafusion::functions::expr_fn::coalesce;
-use datafusion::functions_aggregate::expr_fn::{max, min};
+use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
+use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ExprFunctionExt, LogicalPlanBuilder, ScalarUDF, Volatility, WindowFrame, WindowFrameBound,
-    WindowFrameUnits, cast, col, create_udf, lit, when,
+    AggregateUDF, ColumnarValue, Expr, ExprFunctionExt, LogicalPlanBuilder, ScalarUDF, Volatility, WindowFrame,
+    WindowFrameBound, WindowFrameUnits, cast, col, create_udf, lit, when,
 };
 use datafusion::scalar::ScalarValue;
 use serde::Serialize;
@@ -178,7 +179,7 @@ fn counted(now: DateTime<Utc>) -> Result<Expr, DataFusionError> {
 fn ended(now: DateTime<Utc>) -> Result<Expr, DataFusionError> {
     let until = coalesce(vec![col("recovered_at"), cast(lit("9999-12-31T00:00:00Z"), times())]);
     let order = [col("first_failure_at"), until.clone(), col("incident")].map(|key| key.sort(true, true)).to_vec();
-    let ended = max(until)
+    let ended = over(max_udaf(), until)
         .partition_by(vec![col("service"), counted(now)?])
         .order_by(order)
         .window_frame(WindowFrame::new_bounds(
@@ -193,7 +194,11 @@ fn ended(now: DateTime<Utc>) -> Result<Expr, DataFusionError> {
 /// The smallest id of those with the same service, t0 and t3: [`crate::oddities::duplicates`] in SQL.
 fn first_alike(now: DateTime<Utc>) -> Result<Expr, DataFusionError> {
     let alike = vec![col("service"), col("first_failure_at"), col("recovered_at"), counted(now)?];
-    Ok(min(col("incident")).partition_by(alike).build()?.alias(FIRST_ALIKE))
+    Ok(over(min_udaf(), col("incident")).partition_by(alike).build()?.alias(FIRST_ALIKE))
+}
+
+fn over(function: Arc<AggregateUDF>, argument: Expr) -> Expr {
+    Expr::from(WindowFunction::new(function, vec![argument]))
 }
 
 fn overlapping(now: DateTime<Utc>) -> Result<Expr, DataFusionError> {
