@@ -18,6 +18,7 @@ use datafusion::logical_expr::{
     create_udf,
 };
 
+use crate::bucket::TimeBucket;
 use crate::series::{MOST_POINTS, mann_kendall, theil_sen};
 use crate::stats;
 use crate::survival::{KaplanMeier, Observation};
@@ -36,6 +37,11 @@ pub const FUNCTIONS: &[Function] = &[
     Function {
         call: "rto_met(lasted_seconds, recovered, rto_seconds)",
         meaning: "Whether it recovered within the objective; false too if it lasts beyond it, NULL before or without one.",
+    },
+    Function {
+        call: "time_bucket(width, at)",
+        meaning: "Beginning of the stretch that `at` falls into, as in `time_bucket('6 hours', occurred_at)`; weeks begin \
+                  on Monday, in UTC.",
     },
     Function {
         call: "geo_mean(value)",
@@ -74,6 +80,7 @@ pub const FUNCTIONS: &[Function] = &[
 /// The session refuses functions, which would be a defect.
 pub(crate) fn register(state: &mut SessionState) -> Result<()> {
     state.register_udf(Arc::new(rto_met()))?;
+    state.register_udf(Arc::new(ScalarUDF::new_from_impl(TimeBucket::new())))?;
     for aggregate in aggregates() {
         state.register_udaf(Arc::new(AggregateUDF::new_from_impl(aggregate)))?;
     }
@@ -309,7 +316,8 @@ mod tests {
     #[test]
     fn every_function_is_on_the_page_and_the_other_way_round() {
         let listed: BTreeSet<_> = FUNCTIONS.iter().filter_map(|function| function.call.split('(').next()).collect();
-        let there: BTreeSet<_> = aggregates().iter().map(|aggregate| aggregate.name).chain(["rto_met"]).collect();
+        let there: BTreeSet<_> =
+            aggregates().iter().map(|aggregate| aggregate.name).chain(["rto_met", "time_bucket"]).collect();
         assert_eq!(listed, there);
     }
 }

@@ -5,8 +5,10 @@
 //! incidents, with [`surroundings`] (deployments, drills, backups, measurements) and [`observed`] (availability, by
 //! way of [`spans`]). [`trend`] is the fold over time, by way of [`frame`], the crossing to Polars. [`tables`] lists
 //! what SQL sees, [`projections`] turns the fold into those tables, [`functions`] gives SQL the statistics, `follow`
-//! and `gather` read the log, `guard` says what may be asked, [`session`] answers, [`recall`] reads single events back, [`output`] writes the answer.
+//! and `gather` read the log, `guard` says what may be asked, [`session`] answers, [`recall`]
+//! reads single events back, [`output`] writes the answer, [`wire`] gives it to clients of PostgreSQL.
 
+mod bucket;
 pub mod comparison;
 #[cfg(test)]
 mod fixture;
@@ -29,3 +31,4 @@ pub mod surroundings;
 pub mod survival;
 pub mod tables;
 pub mod trend;
+pub mod wire;

@@ -7,6 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::csv::WriterBuilder as CsvBuilder;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
+use arrow::ipc::writer::StreamWriter;
 use arrow::json::WriterBuilder as JsonBuilder;
 use arrow::json::writer::{JsonArray, LineDelimited};
 use arrow::util::display::FormatOptions;
@@ -29,6 +30,8 @@ pub enum Format {
     Csv,
     /// A Parquet file.
     Parquet,
+    /// An Arrow IPC stream.
+    Arrow,
 }
 
 impl FromStr for Format {
@@ -103,6 +106,13 @@ pub fn write(
                 writer.write(batch)?;
             }
             writer.close()?;
+        }
+        Format::Arrow => {
+            let mut writer = StreamWriter::try_new(&mut out, schema)?;
+            for batch in batches {
+                writer.write(batch)?;
+            }
+            writer.finish()?;
         }
     }
     out.flush()?;

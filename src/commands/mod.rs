@@ -10,6 +10,7 @@ pub(crate) mod failover;
 pub(crate) mod import;
 pub(crate) mod log;
 pub(crate) mod recovery;
+pub(crate) mod serve;
 pub(crate) mod sql;
 pub(crate) mod stats;
 pub(crate) mod window;

@@ -54,7 +54,7 @@ pub(crate) enum Role {
     Alert,
     /// Run recoveries.
     Recover,
-    /// Serve the state of every service.
+    /// Serve the state of every service, and SQL.
     Serve,
 }
 
@@ -91,6 +91,8 @@ pub(crate) struct Process {
     handle: Handle,
     listener: Option<Listener>,
     channels: Option<Arc<Channels>>,
+    /// Where SQL is answered over the PostgreSQL protocol.
+    sql: Option<std::net::TcpListener>,
     readiness: Readiness,
     stops: BTreeMap<Stage, CancellationToken>,
     tasks: JoinSet<(Stage, &'static str, Result<()>)>,
@@ -147,6 +149,8 @@ impl Process {
             _ => None,
         };
         let listener = Listener::bind(&config.http).await?;
+        let listen = config.sql.listen.filter(|_| roles.contains(&Role::Serve));
+        let sql = listen.map(|listen| crate::http::bind("[sql]", listen)).transpose()?;
         let bus = open_bus(&config).await?;
         let view = Arc::new(View::new(plan.clone()));
         let stages = [Stage::Sources, Stage::Deciders, Stage::Log, Stage::Http];
@@ -154,6 +158,7 @@ impl Process {
             handle: Handle { plan, bus, view, url: listener.url() },
             listener: Some(listener),
             channels,
+            sql,
             readiness: Readiness::default(),
             stops: stages.into_iter().map(|stage| (stage, CancellationToken::new())).collect(),
             tasks: JoinSet::new(),
@@ -207,6 +212,15 @@ impl Process {
             let figures = figures::Figures::new(&mut registry);
             let (view, bus, ready) = (self.handle.view.clone(), self.handle.bus.clone(), self.readiness.role("serve"));
             api = api.merge(view::router(view.clone())).merge(moves::router(view.clone(), bus.clone()));
+            let session = crate::commands::serve::session(&self.config)?;
+            api = api.merge(crate::http::sql::router(session.clone(), &self.config.sql));
+            if let Some(socket) = self.sql.take() {
+                let (settings, stop) = (crate::commands::serve::wire_settings(&self.config)?, http.clone());
+                tracing::info!(address = ?self.config.sql.listen, "answering SQL (PostgreSQL protocol)");
+                self.spawn(Stage::Http, "sql", async move {
+                    rebound_analytics::wire::serve(session, socket, settings, stop).await.context("[sql]")
+                });
+            }
             let stop = deciders.clone();
             self.spawn(Stage::Deciders, "serve", async move {
                 tokio::select! {

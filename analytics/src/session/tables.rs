@@ -19,7 +19,7 @@ use crate::{gather, projections, recall};
 
 impl Shared {
     /// Every table: those named as they are, the others empty, with their columns for `information_schema`.
-    pub(super) async fn tables(
+    pub(crate) async fn tables(
         &self,
         named: &[&str],
         now: DateTime<Utc>,
@@ -40,7 +40,7 @@ impl Shared {
             }
             _ => (None, BTreeMap::new()),
         };
-        let mut follower = self.follower.lock().await;
+        let mut follower = self.follower().await?;
         follower.refresh().await?;
         let record = match past {
             Some(record) => record,
