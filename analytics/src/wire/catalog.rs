@@ -24,9 +24,6 @@ use crate::functions::{FUNCTIONS, Function};
 use crate::session::{CATALOG, SqlError};
 use crate::tables::{ColumnType, TABLES, Table};
 
-/// `pg_class` in `pg_class`: what descriptions of tables and columns hang on.
-const PG_CLASS: i32 = 1259;
-
 /// The number of the first of Rebound's functions in `pg_proc`: far above those of tables, which count from 16384.
 const FIRST_FUNCTION: i32 = 900_000;
 
@@ -235,8 +232,10 @@ pub(super) async fn pg_catalog(context: &SessionContext) -> Result<Arc<dyn Schem
     if let Some(classes) = beneath.table("pg_class").await.map_err(SqlError::Execution)? {
         above.insert("pg_class", with_grants(classes).map_err(SqlError::Execution)?);
     }
-    let numbers = numbers(context).await?;
-    above.insert("pg_description", descriptions(context, &numbers).await?);
+    // What descriptions of tables and columns hang on is pg_class, by its own number.
+    let classes = numbers(context, "pg_catalog").await?.get("pg_class").copied();
+    let numbers = numbers(context, "public").await?;
+    above.insert("pg_description", descriptions(context, &numbers, classes).await?);
     above.insert("pg_proc", functions(context).await?);
     let text = |table: &Table, n: usize| match n.checked_sub(1) {
         None => plain(table.about),
@@ -292,14 +291,13 @@ async fn rows(context: &SessionContext, sql: &str) -> Result<RecordBatch, SqlErr
     concat_batches(&schema, &batches).map_err(|error| SqlError::Execution(error.into()))
 }
 
-/// The numbers of Rebound's tables in `pg_class`.
-async fn numbers(context: &SessionContext) -> Result<BTreeMap<String, i32>, SqlError> {
-    let found = rows(
-        context,
+/// The numbers of a schema's tables in `pg_class`.
+async fn numbers(context: &SessionContext, schema: &str) -> Result<BTreeMap<String, i32>, SqlError> {
+    let sql = format!(
         "SELECT c.relname, c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE n.nspname = 'public'",
-    )
-    .await?;
+         WHERE n.nspname = '{schema}'"
+    );
+    let found = rows(context, &sql).await?;
     let names = cast(found.column(0), &DataType::Utf8).map_err(|error| SqlError::Execution(error.into()))?;
     let oids = cast(found.column(1), &DataType::Int32).map_err(|error| SqlError::Execution(error.into()))?;
     let (names, oids) = (names.as_string::<i32>(), oids.as_primitive::<Int32Type>());
@@ -359,6 +357,7 @@ async fn functions(context: &SessionContext) -> Result<Arc<dyn TableProvider>, S
 async fn descriptions(
     context: &SessionContext,
     numbers: &BTreeMap<String, i32>,
+    classes: Option<i32>,
 ) -> Result<Arc<dyn TableProvider>, SqlError> {
     let (mut on, mut columns, mut texts) = (Vec::new(), Vec::new(), Vec::new());
     for listed in TABLES {
@@ -369,7 +368,7 @@ async fn descriptions(
             texts.push(Some(plain(text)));
         }
     }
-    let of = vec![Some(PG_CLASS); on.len()];
+    let of = vec![classes; on.len()];
     let ours = batch(vec![
         ("objoid", Cells::Numbers(on)),
         ("classoid", Cells::Numbers(of)),

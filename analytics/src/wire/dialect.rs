@@ -33,7 +33,14 @@ impl Dialect {
             let words = words.strip_prefix("sql parser error: ").unwrap_or(&words);
             SqlError::Invalid(format!("not SQL that can be read: {words}"))
         })?;
-        statements.iter_mut().for_each(about_the_catalog);
+        for statement in &mut statements {
+            about_the_catalog(statement);
+            if unnests_keys(statement)
+                && let Some(none) = nothing()
+            {
+                *statement = none;
+            }
+        }
         Ok(statements)
     }
 }
@@ -71,13 +78,17 @@ fn listing(statement: &Sql) -> Option<String> {
 }
 
 /// Texts that are known to come and that no rule could read: Grafana asks for the tables on the search path by a
-/// subquery that unnests it, and the path is one schema here; JDBC compares the name of a function with its number.
+/// subquery that unnests it, and the path is one schema here; JDBC compares the name of a function with its number; descriptions hang on a number.
 fn understood(sql: &str) -> Cow<'_, str> {
     const BEGINS: &str = "SELECT CASE WHEN trim(s[i])";
     const ENDS: &str = "string_to_array(current_setting('search_path'),',') s";
     const FUNCTION: &str = "'pg_catalog.array_in'::regproc";
+    const CLASSES: &str = "'pg_class'::regclass";
     if sql.contains(FUNCTION) {
         return sql.replace(FUNCTION, "'array_in'").into();
+    }
+    if sql.contains(CLASSES) {
+        return sql.replace(CLASSES, "(SELECT oid FROM pg_catalog.pg_class WHERE relname = 'pg_class')").into();
     }
     if !sql.contains("trim(s[i])") {
         return sql.into();
@@ -108,6 +119,11 @@ fn about_the_catalog(statement: &mut Sql) {
             Expr::Subquery(_) if is(expression, COMPOSITE) => {
                 *expression = Expr::value(Value::Boolean(false));
             }
+            Expr::Subquery(query) if has_no_answer(query) => {
+                if let Some(none) = parsed("CAST(NULL AS TEXT)") {
+                    *expression = none;
+                }
+            }
             // `(f(x)).n`, as JDBC asks for keys: DataFusion wants the field's name as a text.
             Expr::CompoundFieldAccess { access_chain, .. } => {
                 for access in access_chain {
@@ -122,6 +138,31 @@ fn about_the_catalog(statement: &mut Sql) {
         }
         ControlFlow::Continue(())
     });
+}
+
+/// Whether a query asks what no column has here, as SQLAlchemy does of each: a default, a sequence, a collation.
+fn has_no_answer(query: &Query) -> bool {
+    const NONE: [&str; 3] = ["pg_attrdef", "pg_sequence", "pg_collation"];
+    let mut asks = false;
+    let _: ControlFlow<()> = visit_relations(query, |name| {
+        asks |= name.0.last().is_some_and(|name| NONE.contains(&name.to_string().as_str()));
+        ControlFlow::Continue(())
+    });
+    asks || query.to_string().starts_with("SELECT pg_catalog.pg_type.typcollation ")
+}
+
+/// Whether a statement takes keys or indexes apart, as SQLAlchemy does: there are none, and their columns are no
+/// arrays here.
+fn unnests_keys(statement: &Sql) -> bool {
+    let Sql::Query(query) = statement else { return false };
+    let text = query.to_string();
+    ["unnest(", "generate_subscripts("].iter().any(|word| text.contains(word))
+        && ["pg_constraint", "pg_index"].iter().any(|word| text.contains(word))
+        && reads_the_catalog(query)
+}
+
+fn nothing() -> Option<Sql> {
+    Parser::parse_sql(&PostgreSqlDialect {}, "SELECT NULL::TEXT AS nothing WHERE false").ok()?.pop()
 }
 
 /// Whether an expression reads so, however it is written.
@@ -237,6 +278,11 @@ mod tests {
                   WHERE t.typrelid = 0 OR (SELECT c.relkind = 'c' FROM pg_catalog.pg_class c WHERE c.oid = t.typrelid)";
         assert!(text(of).ends_with("OR false"), "{}", text(of));
         assert!(text("SELECT (f(x)).n FROM t").contains("'n'"));
+        let of = "SELECT CASE WHEN a.b THEN (SELECT d.adbin FROM pg_catalog.pg_attrdef d WHERE d.adrelid = a.c) END \
+                  FROM pg_catalog.pg_attribute a";
+        assert!(!text(of).contains("pg_attrdef"), "{}", text(of));
+        let keys = "SELECT unnest(conkey) FROM pg_catalog.pg_constraint";
+        assert_eq!(text(keys), "SELECT NULL::TEXT AS nothing WHERE false");
     }
 
     #[test]
