@@ -18,5 +18,7 @@ mod notify;
 mod pipeline;
 mod readme;
 mod receiver;
+mod sql;
+mod sql_abuse;
 mod support;
 mod windows;
