@@ -142,6 +142,8 @@ enum Command {
         #[arg(long, value_name = "TIME")]
         as_of: Option<String>,
     },
+    /// Answer SQL over the PostgreSQL protocol and HTTP, for psql, Grafana, Metabase and the like.
+    Serve(crate::commands::serve::Serve),
     /// Recovery statistics: times, success and objectives, availability, impact; for all incidents or by group.
     #[command(visible_alias = "mttr")]
     Stats(crate::commands::stats::Stats),
@@ -194,7 +196,7 @@ pub(crate) enum Done {
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     // Roles tell what they do; a command that prints its result says only what is wrong.
-    let talks = matches!(cli.command, Command::Up | Command::Run { .. });
+    let talks = matches!(cli.command, Command::Up | Command::Run { .. } | Command::Serve(_));
     telemetry::start(cli.common.log_format, if talks { telemetry::ROLES } else { telemetry::COMMANDS });
     // Two providers of cryptography are compiled in by what Rebound stands on: say which one is meant.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -285,6 +287,7 @@ async fn run(cli: Cli) -> Result<Done> {
             Some(query) => commands::sql::sql(&common.settings()?, &query, output, to, as_of).await,
             None => commands::sql::reference(),
         },
+        Command::Serve(serve) => commands::serve::serve(common.settings()?, serve).await,
         Command::Stats(stats) => commands::stats::stats(&common.settings()?, stats).await,
         Command::Trend(trend) => commands::stats::trend(&common.settings()?, trend).await,
         Command::Compare(compare) => commands::stats::compare(&common.settings()?, compare).await,

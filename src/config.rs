@@ -155,6 +155,16 @@ pub(crate) struct Sql {
     pub(crate) memory: usize,
     /// A statement answers at most this many rows.
     pub(crate) max_rows: usize,
+    /// Where the PostgreSQL protocol is spoken; absent: nowhere (but by `rebound serve`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Who may connect there.
+    pub(crate) user: String,
+    /// File that holds the password; absent: everybody on this machine may. TLS is that of `[http]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// Connections at a time.
+    pub(crate) max_connections: usize,
 }
 
 impl Default for Config {
@@ -225,7 +235,15 @@ impl Default for Http {
 
 impl Default for Sql {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(30), memory: 1 << 30, max_rows: 1_000_000 }
+        Self {
+            timeout: Duration::from_secs(30),
+            memory: 1 << 30,
+            max_rows: 1_000_000,
+            listen: None,
+            user: "rebound".into(),
+            password_file: None,
+            max_connections: 32,
+        }
     }
 }
 
@@ -285,10 +303,14 @@ impl Config {
         if let Some(folder) = file.and_then(Path::parent) {
             let http = &mut config.http;
             let tokens = http.token.iter_mut().map(|token| &mut token.file);
-            for path in [&mut config.plan, &mut http.tls_cert, &mut http.tls_key, &mut http.token_file]
-                .into_iter()
-                .chain(tokens)
-            {
+            let files = [
+                &mut config.plan,
+                &mut http.tls_cert,
+                &mut http.tls_key,
+                &mut http.token_file,
+                &mut config.sql.password_file,
+            ];
+            for path in files.into_iter().chain(tokens) {
                 if let Some(path) = path.as_mut().filter(|path| path.is_relative()) {
                     *path = folder.join(&path);
                 }
@@ -342,6 +364,14 @@ impl Config {
                 _ => {}
             }
         }
+        if let Some(listen) = self.sql.listen.filter(|listen| !listen.ip().is_loopback())
+            && (self.http.tls_cert.is_none() || self.sql.password_file.is_none())
+        {
+            bail!(
+                "[sql] listen = \"{listen}\" can be reached from other machines: write [http] tls_cert and tls_key and \
+                 [sql] password_file, or listen on 127.0.0.1"
+            );
+        }
         if self.log.commit_age.is_zero() || self.log.commit_age > Duration::from_secs(60) {
             bail!("[log] commit_age must be more than 0s and at most 60s");
         }
@@ -362,6 +392,7 @@ impl Config {
             ("[recover] concurrency", self.recover.concurrency),
             ("[recover] site_concurrency", self.recover.site_concurrency),
             ("[sql] max_rows", self.sql.max_rows),
+            ("[sql] max_connections", self.sql.max_connections),
         ] {
             if value == 0 {
                 bail!("{key} is 0: write 1 or more");

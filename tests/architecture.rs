@@ -38,6 +38,7 @@ fn crates_depend_only_on_what_they_may() {
             ("rdkafka", "rebound-ingest"),
             ("fjall", "rebound-ingest"),
             ("polars", "rebound-analytics"),
+            ("datafusion-postgres", "rebound-analytics"),
             ("lettre", "rebound-alerting"),
         ] {
             assert!(

@@ -20,5 +20,7 @@ mod pipeline;
 mod readme;
 mod receiver;
 mod recoveries;
+mod sql;
+mod sql_abuse;
 mod support;
 mod windows;

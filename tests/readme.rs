@@ -24,6 +24,8 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("tests/kafka/kafka.sh ", ".ci/run does it"),
     ("rebound up ", "does not end; tests/pipeline.rs runs it"),
     ("rebound run ", "needs a Kafka; tests/pipeline.rs runs it"),
+    ("rebound serve ", "does not end; tests/sql.rs runs it"),
+    ("psql ", "needs a listener; tests/sql.rs runs it"),
     ("rebound bench ", "takes minutes"),
     ("rebound bench-probes ", "takes minutes"),
     ("rebound explain inc-", "needs an incident of one's own; tests/pipeline.rs explains the demo's"),

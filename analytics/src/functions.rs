@@ -18,6 +18,7 @@ use datafusion::logical_expr::{
     create_udf,
 };
 
+use crate::bucket::TimeBucket;
 use crate::series::{MOST_POINTS, mann_kendall, theil_sen};
 use crate::stats;
 use crate::survival::{KaplanMeier, Observation};
@@ -39,6 +40,12 @@ pub const FUNCTIONS: &[Function] = &[
         call: "rto_met(lasted_seconds, recovered, rto_seconds)",
         meaning: "Whether it recovered within the objective; false too if it lasts beyond it, NULL before or without one.",
         example: "SELECT service, rto_met(lasted_seconds, recovered_at IS NOT NULL, 900) FROM incidents",
+    },
+    Function {
+        call: "time_bucket(width, at)",
+        meaning: "Beginning of the stretch that `at` falls into, as in `time_bucket('6 hours', occurred_at)`; weeks begin \
+                  on Monday, in UTC.",
+        example: "SELECT time_bucket('6 hours', first_failure_at) AS at, count(*) FROM incidents GROUP BY 1 ORDER BY 1",
     },
     Function {
         call: "geo_mean(value)",
@@ -115,6 +122,7 @@ pub const FUNCTIONS: &[Function] = &[
 pub(crate) fn register(state: &mut SessionState) -> Result<()> {
     state.register_udf(Arc::new(rto_met()))?;
     crate::json::register(state)?;
+    state.register_udf(Arc::new(ScalarUDF::new_from_impl(TimeBucket::new())))?;
     for aggregate in aggregates() {
         state.register_udaf(Arc::new(AggregateUDF::new_from_impl(aggregate)))?;
     }
@@ -350,11 +358,8 @@ mod tests {
     #[test]
     fn every_function_is_on_the_page_and_the_other_way_round() {
         let listed: BTreeSet<_> = FUNCTIONS.iter().filter_map(|function| function.call.split('(').next()).collect();
-        let there: BTreeSet<_> = aggregates()
-            .iter()
-            .map(|aggregate| aggregate.name)
-            .chain(["rto_met", "json_text", "json_number", "json_boolean"])
-            .collect();
+        let scalars = ["rto_met", "time_bucket", "json_text", "json_number", "json_boolean"];
+        let there: BTreeSet<_> = aggregates().iter().map(|aggregate| aggregate.name).chain(scalars).collect();
         assert_eq!(listed, there);
     }
 }

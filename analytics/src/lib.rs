@@ -6,10 +6,12 @@
 //! way of [`spans`]). [`trend`] is the fold over time, by way of [`frame`], the crossing to Polars. [`tables`] lists
 //! what SQL sees, [`projections`] turns the fold into those tables, [`functions`] gives SQL the statistics, [`kept`]
 //! keeps them as the log grows, `follow`, `extract` and `gather` read the log, `repeats` counts each event once, `guard`
-//! says what may be asked, [`session`] answers, [`recall`] reads single events back, [`output`] writes the answer.
-//! [`anomaly`] and [`forecast`] speak of any series: what is unusual in it, and what comes next.
+//! says what may be asked, [`session`] answers, [`recall`] reads single events back, [`output`] writes the answer,
+//! [`wire`] gives it to clients of PostgreSQL. [`anomaly`] and [`forecast`] speak of any series: what is unusual in it,
+//! and what comes next.
 
 pub mod anomaly;
+mod bucket;
 pub mod chronicle;
 pub mod comparison;
 mod extract;
@@ -40,3 +42,4 @@ pub mod surroundings;
 pub mod survival;
 pub mod tables;
 pub mod trend;
+pub mod wire;

@@ -1,4 +1,4 @@
-//! Answers for people and programs: aligned table, JSON, NDJSON, CSV, Parquet. Times are RFC 3339 in UTC.
+//! Answers for people and programs: aligned table, JSON, NDJSON, CSV, Parquet, Arrow. Times are RFC 3339 in UTC.
 
 use std::io::{self, Write};
 use std::str::FromStr;
@@ -7,6 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::csv::WriterBuilder as CsvBuilder;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
+use arrow::ipc::writer::StreamWriter;
 use arrow::json::WriterBuilder as JsonBuilder;
 use arrow::json::writer::{JsonArray, LineDelimited};
 use arrow::util::display::FormatOptions;
@@ -29,6 +30,8 @@ pub enum Format {
     Csv,
     /// A Parquet file.
     Parquet,
+    /// An Arrow IPC stream.
+    Arrow,
 }
 
 impl FromStr for Format {
@@ -40,7 +43,8 @@ impl FromStr for Format {
             "ndjson" => Ok(Self::Ndjson),
             "csv" => Ok(Self::Csv),
             "parquet" => Ok(Self::Parquet),
-            other => Err(format!("{other:?} is no output format: use table, json, ndjson, csv or parquet")),
+            "arrow" => Ok(Self::Arrow),
+            other => Err(format!("{other:?} is no output format: use table, json, ndjson, csv, parquet or arrow")),
         }
     }
 }
@@ -104,6 +108,13 @@ pub fn write(
             }
             writer.close()?;
         }
+        Format::Arrow => {
+            let mut writer = StreamWriter::try_new(&mut out, schema)?;
+            for batch in batches {
+                writer.write(batch)?;
+            }
+            writer.finish()?;
+        }
     }
     out.flush()?;
     Ok(())
@@ -114,6 +125,7 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{ArrayRef, BooleanArray, Float64Array, StringArray, TimestampMicrosecondArray};
+    use arrow::ipc::reader::StreamReader;
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
     use super::*;
@@ -150,6 +162,9 @@ mod tests {
         let file = bytes(written("parquet", &[batch()]));
         let read: Vec<_> = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap().collect();
         assert_eq!(read.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [batch()]);
+        let stream = written("arrow", &[batch()]);
+        let read = StreamReader::try_new(stream.as_slice(), None).unwrap();
+        assert_eq!(read.map(Result::unwrap).collect::<Vec<_>>(), [batch()]);
     }
 
     fn bytes(content: Vec<u8>) -> std::fs::File {
@@ -168,6 +183,6 @@ mod tests {
 
     #[test]
     fn an_unknown_format_names_the_known() {
-        assert!("xml".parse::<Format>().unwrap_err().contains("use table, json, ndjson, csv or parquet"));
+        assert!("xml".parse::<Format>().unwrap_err().contains("use table, json, ndjson, csv, parquet or arrow"));
     }
 }

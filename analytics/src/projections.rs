@@ -134,6 +134,12 @@ pub fn incidents(record: &Record, plan: Option<&Plan>, now: DateTime<Utc>) -> Re
         boolean(&rows, |row| Some(overlapping.contains(&row.id))),
         boolean(&rows, |row| Some(oddities::is_zero_length(row))),
         text(&rows, |row| duplicates.get(&row.id).map(|id| id.as_str())),
+        time(&rows, |row| {
+            let before = row.maintenance.as_ref().map(|it| it.original_first_failure_at);
+            let original = row.correction.as_ref().map(|it| it.original_first_failure_at);
+            Some(original.or(before).unwrap_or(row.first_failure_at))
+        }),
+        time(&rows, |row| row.correction.as_ref().map_or(row.recovered_at, |it| it.original_recovered_at)),
     ];
     batch("incidents", columns)
 }

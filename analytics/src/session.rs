@@ -29,17 +29,18 @@ use arrow::datatypes::SchemaRef;
 use chrono::{DateTime, Utc};
 use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::DiskManagerBuilder;
-use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryReservation};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use rebound_schemas::Event;
 use rebound_schemas::incident::{Incident, Record};
 use rebound_schemas::plan::Plan;
+use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use self::answer::Shared;
+pub(crate) use self::answer::{CATALOG, Rows, Shared};
 pub use self::error::SqlError;
-use self::threads::Threads;
+pub(crate) use self::threads::Threads;
 use crate::follow::Follower;
 use crate::kept::{Progress, Quality, Status};
 use crate::observed::Observed;
@@ -72,6 +73,8 @@ pub struct QueryResult {
     pub batches: Vec<RecordBatch>,
     /// Whether there were more rows than the limit.
     pub truncated: bool,
+    /// The rows count as memory that SQL uses for as long as somebody has them.
+    _held: Arc<MemoryReservation>,
 }
 
 impl QueryResult {
@@ -109,6 +112,21 @@ impl Session {
         limits: SqlLimits,
         projections: Option<PathBuf>,
     ) -> Result<Self, SqlError> {
+        let session = Self::lazy(location, plan, limits, projections)?;
+        drop(session.shared.follower().await?);
+        Ok(session)
+    }
+
+    /// The same for a log that need not be there yet: it is looked for whenever it is asked, until it is.
+    ///
+    /// # Errors
+    /// Threads, or the folder for what is spilt, can't be had.
+    pub fn lazy(
+        location: &str,
+        plan: Option<Arc<Plan>>,
+        limits: SqlLimits,
+        projections: Option<PathBuf>,
+    ) -> Result<Self, SqlError> {
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(GreedyMemoryPool::new(limits.memory)))
             .with_disk_manager_builder(
@@ -116,9 +134,9 @@ impl Session {
             )
             .build_arc()
             .map_err(SqlError::Execution)?;
-        let threads = Threads::new().map_err(|error| SqlError::Execution(error.into()))?;
-        let follower = Follower::open(location, runtime.clone(), projections).await?;
-        let shared = Shared { follower: Mutex::new(follower), runtime, plan, limits };
+        let threads = Threads::new("sql").map_err(|error| SqlError::Execution(error.into()))?;
+        let location = location.to_owned();
+        let shared = Shared { location, projections, follower: Mutex::new(None), runtime, plan, limits };
         Ok(Self { shared: Arc::new(shared), threads })
     }
 
@@ -127,7 +145,7 @@ impl Session {
     /// # Errors
     /// The log can't be read.
     pub async fn refresh(&self) -> Result<u64, SqlError> {
-        let mut follower = self.shared.follower.lock().await;
+        let mut follower = self.shared.follower().await?;
         follower.refresh().await?;
         Ok(follower.version().unwrap_or_default())
     }
@@ -137,7 +155,7 @@ impl Session {
     /// # Errors
     /// The log can't be read.
     pub async fn record(&self) -> Result<Arc<Record>, SqlError> {
-        let mut follower = self.shared.follower.lock().await;
+        let mut follower = self.shared.follower().await?;
         follower.refresh().await?;
         follower.kept(self.shared.plan.as_ref()).await?.record()
     }
@@ -150,7 +168,7 @@ impl Session {
     pub async fn project(&self, anew: bool, progress: Progress) -> Result<(Status, Quality), SqlError> {
         let shared = self.shared.clone();
         let work = async move {
-            let mut follower = shared.follower.lock().await;
+            let mut follower = shared.follower().await?;
             follower.refresh().await?;
             let kept = follower.project(shared.plan.as_ref(), anew, &progress).await?;
             Ok((kept.status().expect("it was brought up to date"), kept.quality()?))
@@ -207,7 +225,7 @@ impl Session {
     pub async fn recall(&self, wanted: &[Wanted], limit: usize) -> Result<Vec<Event>, SqlError> {
         let (shared, filters) = (self.shared.clone(), wanted.iter().map(Wanted::filter).collect::<Vec<_>>());
         self.run(async move {
-            let mut follower = shared.follower.lock().await;
+            let mut follower = shared.follower().await?;
             follower.refresh().await?;
             let mut once = BTreeMap::new();
             for filter in filters {
@@ -227,7 +245,7 @@ impl Session {
     pub async fn reached(&self) -> Result<Option<DateTime<Utc>>, SqlError> {
         let shared = self.shared.clone();
         self.run(async move {
-            let mut follower = shared.follower.lock().await;
+            let mut follower = shared.follower().await?;
             follower.refresh().await?;
             follower.reached().await
         })
@@ -236,7 +254,12 @@ impl Session {
 
     /// Rows of the log that the fold could not read: written by a newer build, or damaged.
     pub async fn unreadable(&self) -> usize {
-        self.shared.follower.lock().await.unreadable()
+        self.shared.follower.lock().await.as_ref().map_or(0, Follower::unreadable)
+    }
+
+    /// What statements share, and the threads that they run on.
+    pub(crate) fn parts(&self) -> (Arc<Shared>, Handle) {
+        (self.shared.clone(), self.threads.handle().clone())
     }
 
     /// The plan that tiers and objectives come from.

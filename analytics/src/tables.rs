@@ -242,6 +242,8 @@ tables! { RECORD:
         overlapping Boolean "Whether it began before an earlier one of the same service had ended: counted like any other.",
         zero_length Boolean "Whether it recovered at the moment it began: counted like any other.",
         duplicate_of Text "An incident of the same service with the same t0 and t3 and a smaller id; NULL if there is none. Counted like any other.",
+        recorded_first_failure_at Time "t0 as first recorded, before corrections and maintenance windows.",
+        recorded_recovered_at Time "t3 as first recorded.",
     }
     "recoveries", "One row a recovery: one attempt at one incident." {
         recovery Text "Its id.",

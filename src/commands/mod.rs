@@ -13,6 +13,7 @@ pub(crate) mod import;
 pub(crate) mod log;
 pub(crate) mod project;
 pub(crate) mod recovery;
+pub(crate) mod serve;
 pub(crate) mod sql;
 pub(crate) mod stats;
 pub(crate) mod window;

@@ -9,6 +9,7 @@ pub(crate) mod problem;
 pub(crate) mod recoveries;
 mod rest;
 pub(crate) mod speak;
+pub(crate) mod sql;
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -108,6 +109,25 @@ async fn ready(State(served): State<Served>) -> (StatusCode, String) {
     }
 }
 
+/// Whether an address could not be taken since another process has it.
+pub(crate) fn is_in_use(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+}
+
+/// Takes an address, so that a port in use is known before anything else starts.
+pub(crate) fn bind(section: &str, listen: SocketAddr) -> Result<std::net::TcpListener> {
+    std::net::TcpListener::bind(listen).map_err(|error| {
+        let remedy = match error.kind() {
+            ErrorKind::AddrInUse => "choose another port, or end what uses it",
+            ErrorKind::AddrNotAvailable => "write an address that this machine has, or 127.0.0.1",
+            ErrorKind::PermissionDenied => "choose a port above 1023",
+            _ => "choose another address",
+        };
+        let what = format!("{section} listen = \"{listen}\" can't be listened on: {remedy}");
+        anyhow::Error::from(error).context(what)
+    })
+}
+
 /// A listener that has its address but answers nothing yet.
 pub(crate) struct Listener {
     socket: std::net::TcpListener,
@@ -118,16 +138,7 @@ pub(crate) struct Listener {
 impl Listener {
     /// Takes the address now, so that a port in use is known before anything else starts.
     pub(crate) async fn bind(settings: &Http) -> Result<Self> {
-        let socket = std::net::TcpListener::bind(settings.listen).map_err(|error| {
-            let remedy = match error.kind() {
-                ErrorKind::AddrInUse => "choose another port, or end what uses it",
-                ErrorKind::AddrNotAvailable => "write an address that this machine has, or 127.0.0.1",
-                ErrorKind::PermissionDenied => "choose a port above 1023",
-                _ => "choose another address",
-            };
-            let what = format!("[http] listen = \"{}\" can't be listened on: {remedy}", settings.listen);
-            anyhow::Error::from(error).context(what)
-        })?;
+        let socket = bind("[http]", settings.listen)?;
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
         let tls = match (&settings.tls_cert, &settings.tls_key) {

@@ -59,7 +59,7 @@ pub(crate) enum Role {
     Alert,
     /// Run recoveries.
     Recover,
-    /// Serve the state of every service.
+    /// Serve the state of every service, and SQL.
     Serve,
 }
 
@@ -96,6 +96,8 @@ pub(crate) struct Process {
     handle: Handle,
     listener: Option<Listener>,
     channels: Option<Arc<Channels>>,
+    /// Where SQL is answered over the PostgreSQL protocol.
+    sql: Option<std::net::TcpListener>,
     readiness: Readiness,
     stops: BTreeMap<Stage, CancellationToken>,
     tasks: JoinSet<(Stage, &'static str, Result<()>)>,
@@ -152,6 +154,8 @@ impl Process {
             _ => None,
         };
         let listener = Listener::bind(&config.http).await?;
+        let listen = config.sql.listen.filter(|_| roles.contains(&Role::Serve));
+        let sql = listen.map(|listen| crate::http::bind("[sql]", listen)).transpose()?;
         let bus = open_bus(&config).await?;
         let view = Arc::new(View::new(plan.clone()));
         let stages = [Stage::Sources, Stage::Deciders, Stage::Log, Stage::Http];
@@ -159,6 +163,7 @@ impl Process {
             handle: Handle { plan, bus, view, url: listener.url() },
             listener: Some(listener),
             channels,
+            sql,
             readiness: Readiness::default(),
             stops: stages.into_iter().map(|stage| (stage, CancellationToken::new())).collect(),
             tasks: JoinSet::new(),
@@ -217,6 +222,15 @@ impl Process {
             api = api.merge(view::router(view.clone())).merge(moves::router(speaker.clone()));
             api = api.merge(recoveries::router(speaker));
             let snapshots = self.handle.plan.as_deref().map(|plan| Arc::new(Snapshots::new(&self.config, plan)));
+            let session = crate::commands::serve::session(&self.config)?;
+            api = api.merge(crate::http::sql::router(session.clone(), &self.config.sql));
+            if let Some(socket) = self.sql.take() {
+                let (settings, stop) = (crate::commands::serve::wire_settings(&self.config)?, http.clone());
+                tracing::info!(address = ?self.config.sql.listen, "answering SQL (PostgreSQL protocol)");
+                self.spawn(Stage::Http, "sql", async move {
+                    rebound_analytics::wire::serve(session, socket, settings, stop).await.context("[sql]")
+                });
+            }
             let stop = deciders.clone();
             self.spawn(Stage::Deciders, "serve", async move {
                 tokio::select! {

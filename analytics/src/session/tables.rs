@@ -75,7 +75,7 @@ struct Made {
 
 impl Shared {
     /// Every table: those named as they are, the others empty, with their columns for `information_schema`.
-    pub(super) async fn tables(
+    pub(crate) async fn tables(
         &self,
         named: &[&str],
         now: DateTime<Utc>,
@@ -85,7 +85,7 @@ impl Shared {
         let wants = |name: &str| named.contains(&name);
         // What is over queries of its own comes before the follower is held: they need it.
         let made = self.made(named, now, known_at).await?;
-        let mut follower = self.follower.lock().await;
+        let mut follower = self.follower().await?;
         follower.refresh().await?;
         let record = match made.past.clone() {
             Some(record) => record,
@@ -165,7 +165,7 @@ impl Shared {
                 record
             }
             None if wants("attainment") || wants("availability_daily") => {
-                let mut follower = self.follower.lock().await;
+                let mut follower = self.follower().await?;
                 follower.refresh().await?;
                 follower.kept(self.plan.as_ref()).await?.record()?
             }

@@ -297,14 +297,16 @@ async fn what_does_not_read_is_refused() {
         ("SELECT 1; DROP TABLE incidents", "exactly one statement"),
         ("", "exactly one statement"),
         ("SELEC 1", "found: SELEC"),
-        ("SELECT * FROM '/etc/passwd'", "There are events, probes"),
-        ("SELECT * FROM \"/etc/passwd\"", "There are events, probes"),
-        ("SELECT * FROM 'file:///etc/passwd'", "There are events, probes"),
-        ("SELECT * FROM incident", "there is no table \"incident\": did you mean incidents? There are events, probes"),
-        ("SELECT * FROM 's3://bucket/x.parquet'", "There are events, probes"),
-        ("SELECT * FROM read_parquet('/etc/passwd')", "not found"),
-        ("SELECT * FROM read_csv('/etc/passwd')", "not found"),
+        ("SELECT * FROM '/etc/passwd'", "there are events, probes"),
+        ("SELECT * FROM \"/etc/passwd\"", "there are events, probes"),
+        ("SELECT * FROM 'file:///etc/passwd'", "there are events, probes"),
+        ("SELECT * FROM 's3://bucket/x.parquet'", "there are events, probes"),
+        ("SELECT * FROM incident", "there is no table incident: did you mean incidents? there are events"),
+        ("SELECT * FROM read_parquet('/etc/passwd')", "there is no table function read_parquet: "),
+        ("SELECT * FROM read_csv('/etc/passwd')", "there is no table function read_csv: "),
         ("SELECT mttr FROM incidents", "mttr_seconds"),
+        ("SELECT mttr_second FROM incidents", "there is no column mttr_second: did you mean mttr_seconds? there are"),
+        ("SELECT km_medien(1.0, true)", "there is no function km_medien: did you mean km_median?"),
         ("SELECT repeat('x', 1000000000000)", "repeat"),
         ("SELECT array_repeat(1, 1000000000000)", "array_repeat"),
     ] {
@@ -380,6 +382,10 @@ async fn a_log_that_is_not_there_is_named() {
         let error = open(&path).await.to_string();
         assert!(error.starts_with(&format!("there is no event log at {} yet: ", path.display())), "{error}");
     }
+    // A session that need not find one answers what needs none.
+    let lazy = Session::lazy(folder.path().to_str().unwrap(), None, SMALL, None).unwrap();
+    assert_eq!(ask(&lazy, "SELECT 1").await, ["1"]);
+    assert!(refuse(&lazy, "SELECT * FROM incidents").await.starts_with("there is no event log at"));
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
     let error = open(&file).await.to_string();

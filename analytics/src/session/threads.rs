@@ -10,17 +10,17 @@ const STACK_BYTES: usize = 64 << 20;
 
 /// Threads for SQL alone, so that a heavy query does not keep the other roles of the process waiting.
 #[derive(Debug)]
-pub(super) struct Threads(Option<Runtime>);
+pub(crate) struct Threads(Option<Runtime>);
 
 impl Threads {
-    pub(super) fn new() -> std::io::Result<Self> {
+    pub(crate) fn new(name: &str) -> std::io::Result<Self> {
         let threads = std::thread::available_parallelism().map_or(2, NonZero::get);
         let mut builder = Builder::new_multi_thread();
-        builder.worker_threads(threads).thread_name("sql").thread_stack_size(STACK_BYTES).enable_all();
+        builder.worker_threads(threads).thread_name(name).thread_stack_size(STACK_BYTES).enable_all();
         builder.build().map(|runtime| Self(Some(runtime)))
     }
 
-    pub(super) fn handle(&self) -> &Handle {
+    pub(crate) fn handle(&self) -> &Handle {
         self.0.as_ref().expect("the runtime is taken only by drop").handle()
     }
 }
