@@ -35,7 +35,7 @@ pub(super) struct Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { budget: 384 << 20, small: 50_000 }
+        Self { budget: 800 << 20, small: 50_000 }
     }
 }
 
