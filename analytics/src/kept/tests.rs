@@ -1,6 +1,8 @@
 //! Kept projections: what was kept up as the log grew is what a fold from nothing gives, on histories in which events
 //! come twice, late and in any order.
 
+use std::path::{Path, PathBuf};
+
 use arrow::util::display::array_value_to_string;
 use datafusion::prelude::SessionContext;
 use rand::seq::SliceRandom as _;
@@ -10,6 +12,7 @@ use rebound_schemas::event::*;
 use rebound_schemas::ids::*;
 use rebound_schemas::{Event, incident};
 
+use super::fold::TABLES;
 use super::*;
 use crate::fixture::{Log, acknowledged, at, event, excluded, opened, recovery, resolved, service};
 use crate::projections;
@@ -91,6 +94,12 @@ fn history(seed: u64) -> Vec<Event> {
     for n in 0..60u32 {
         let (name, t0) = (if n % 3 == 0 { "api" } else { "db" }, i64::from(n) * 500);
         events.extend([opened(n, name, t0, t0 + 20), raised(n, name, t0 + 20)]);
+        if n % 12 == 4 {
+            // Recorded twice.
+            let (again, t3) = (100 + n, t0 + 90);
+            events.extend([opened(again, name, t0, t0 + 30), resolved(again, name, t3, t3), resolved(n, name, t3, t3)]);
+            continue;
+        }
         if rng.random_bool(0.8) {
             let t3 = t0 + rng.random_range(0..1_500);
             events.push(resolved(n, name, t3, t3 + 10));
