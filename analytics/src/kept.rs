@@ -146,9 +146,12 @@ impl Kept {
         plan: Option<&Arc<Plan>>,
         progress: &Progress,
     ) -> Result<(), SqlError> {
+        if self.state.is_none() {
+            self.state = self.home.as_deref().and_then(load);
+        }
         let kept = self.state.is_some();
         match self.follow(table, location, plan, progress).await {
-            Err(error) if kept || self.state.is_some() => {
+            Err(error) if kept => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "projections are made anew: what was kept can't be used"
@@ -179,17 +182,12 @@ impl Kept {
         plan: Option<&Arc<Plan>>,
         progress: &Progress,
     ) -> Result<(), SqlError> {
-        if self.state.is_none() {
-            self.state = self.home.as_deref().and_then(load);
-        }
         let version = plan.map(|plan| plan.version().to_string());
         let nothing = HashSet::new();
         let new = look(table, location, self.state.as_ref().map_or(&nothing, |state| &state.files))?;
         let fits = |state: &State| state.log == new.log && state.version <= new.version;
         if !self.state.as_ref().is_some_and(fits) {
-            (self.state, self.record) = (None, None);
-            let new = look(table, location, &nothing)?;
-            return self.fold_log(new, plan, progress).await;
+            return self.rebuild(table, location, plan, progress).await;
         }
         let state = self.state.as_mut().expect("it fits");
         if state.plan != version {
@@ -211,15 +209,8 @@ impl Kept {
             rows <= small
         };
         let few = rebuild::read(&new.root, &new.fresh, &state.reach, Share::ALL, progress, take).await?;
-        if !few {
-            let new = look(table, location, &nothing)?;
-            self.record = None;
-            return self.fold_log(new, plan, progress).await;
-        }
-        if !self.take_in(tagged, plan.map(AsRef::as_ref))? {
-            let new = look(table, location, &nothing)?;
-            self.record = None;
-            return self.fold_log(new, plan, progress).await;
+        if !few || !self.take_in(tagged, plan.map(AsRef::as_ref))? {
+            return self.rebuild(table, location, plan, progress).await;
         }
         let state = self.state.as_mut().expect("it took the facts in");
         (state.version, state.files) = (new.version, new.files);
