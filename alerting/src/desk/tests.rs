@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use rebound_schemas::event::{RecoveryCancelled, RecoveryOutcome, RecoveryRejected, RecoveryStarted, TriggerMode};
 use rebound_schemas::plan::Plan;
-use rebound_schemas::{IncidentId, ProcedureId, SiteId, Source, TierId};
+use rebound_schemas::{IncidentId, ProcedureId, SiteId, TierId};
 
 use super::*;
 use crate::pause::Scope;
+use crate::testing;
 
 const PLAN: &str = r#"
 allow = ["/bin/true"]
@@ -56,14 +57,7 @@ pub(super) fn rec(text: &str) -> RecoveryId {
 }
 
 pub(super) fn event(id: &str, second: i64, data: impl Into<EventData>) -> Event {
-    Event {
-        id: EventId::new(id).unwrap(),
-        source: Source::new("test").unwrap(),
-        subject: ServiceId::new("db").unwrap(),
-        occurred_at: at(second),
-        plan: None,
-        data: data.into(),
-    }
+    testing::event("test", id, "db", at(second), data)
 }
 
 pub(super) fn triggered(mode: TriggerMode) -> Event {
