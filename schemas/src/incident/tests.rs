@@ -1,5 +1,7 @@
 //! The fold against tables of histories, and against itself under every order, redelivery and chunking.
 
+mod refusals;
+
 use chrono::TimeDelta;
 use proptest::prelude::*;
 
@@ -101,6 +103,21 @@ fn finished(n: u32, r: u32, seconds: i64, outcome: RecoveryOutcome) -> Event {
         reason: None,
     };
     event(&format!("rec-{r}:finished:{seconds}"), seconds, data)
+}
+
+fn rejected(r: u32, seconds: i64) -> Event {
+    let data = RecoveryRejected { recovery: rec(r), by: "lee".into(), reason: "the disk is being replaced".into() };
+    event(&format!("rec-{r}:rejected"), seconds, data)
+}
+
+fn cancelled(r: u32, seconds: i64) -> Event {
+    let data = RecoveryCancelled { recovery: rec(r), by: "kim".into(), reason: "by hand".into(), now: false };
+    event(&format!("rec-{r}:cancelled"), seconds, data)
+}
+
+fn expired(n: u32, r: u32, seconds: i64) -> Event {
+    let data = RecoveryExpired { recovery: rec(r), incident: inc(n), approve_until: at(seconds - 2) };
+    event(&format!("rec-{r}:expired"), seconds, data)
 }
 
 fn step(n: u32, r: u32, index: u32, attempt: u32, seconds: i64, outcome: StepOutcome) -> [Event; 2] {
@@ -370,52 +387,6 @@ fn an_event_counts_once_whatever_it_says_the_second_time() {
     let alert = record.alerts().next().unwrap();
     assert_eq!((alert.notifications_sent, alert.notified_at), (1, Some(at(21))));
     assert_eq!(record.events(), 2);
-}
-
-fn rejected(r: u32, seconds: i64) -> Event {
-    let data = RecoveryRejected { recovery: rec(r), by: "lee".into(), reason: "the disk is being replaced".into() };
-    event(&format!("rec-{r}:rejected"), seconds, data)
-}
-
-fn cancelled(r: u32, seconds: i64) -> Event {
-    let data = RecoveryCancelled { recovery: rec(r), by: "kim".into(), reason: "by hand".into(), now: false };
-    event(&format!("rec-{r}:cancelled"), seconds, data)
-}
-
-#[test]
-fn a_refusal_is_part_of_its_recovery_and_acknowledges_the_incident() {
-    let history = [opened(1, 0, 20), triggered(1, 1, 21, None), rejected(1, 30), cancelled(1, 40)];
-    let record = fold(&history);
-    let refused = record.recoveries().next().unwrap().refused.unwrap();
-    assert_eq!((refused.at, refused.by.as_deref(), refused.how), (at(30), Some("lee"), Refused::Rejected), "the first");
-    let incident = record.incident_of(&inc(1)).unwrap();
-    assert_eq!(incident.acknowledged_by_human.map(|a| (a.at, a.by)), Some((at(30), "lee".into())));
-    assert_eq!(incident.acknowledged_by_automation, None);
-    // Said before the trigger was seen, it is the same.
-    assert_eq!(fold(history.iter().rev()), record);
-}
-
-fn expired(n: u32, r: u32, seconds: i64) -> Event {
-    let data = RecoveryExpired { recovery: rec(r), incident: inc(n), approve_until: at(seconds - 2) };
-    event(&format!("rec-{r}:expired"), seconds, data)
-}
-
-#[test]
-fn an_approval_that_nobody_gave_in_time_is_part_of_the_incident_and_nobodys_acknowledgement() {
-    let record = fold(&[opened(1, 0, 20), triggered(1, 1, 21, None), expired(1, 1, 80)]);
-    let refused = record.recoveries().next().unwrap().refused.unwrap();
-    assert_eq!((refused.at, refused.by, refused.how), (at(80), None, Refused::Expired));
-    assert_eq!(record.incident_of(&inc(1)).unwrap().acknowledged, None);
-}
-
-#[test]
-fn a_step_that_was_let_go_on_is_no_approval_of_the_recovery() {
-    let step = Some(StepId::new("sure").unwrap());
-    let data = RecoveryApproved { recovery: rec(1), by: "kim".into(), comment: None, step };
-    let record = fold(&[opened(1, 0, 20), triggered(1, 1, 21, None), event("step", 30, data)]);
-    let recovery = record.recoveries().next().unwrap();
-    assert_eq!((recovery.approved_at, recovery.approved_by), (None, None));
-    assert_eq!(record.incident_of(&inc(1)).unwrap().acknowledged_by_human.map(|a| a.at), Some(at(30)));
 }
 
 #[test]
